@@ -1,0 +1,7 @@
+//go:build !amd64
+
+package main
+
+import "unsafe"
+
+func mark() unsafe.Pointer { return nil }

@@ -1,0 +1,9 @@
+package main
+
+import "testing"
+
+func TestMark(t *testing.T) {
+	if mark() == nil {
+		t.Fatal(message)
+	}
+}
