@@ -1,0 +1,144 @@
+// Vtx boots Go programs in ring 0.
+//
+// Usage:
+//
+//	vtx COMMAND [flags] [arguments]
+//	vtx help [COMMAND]
+//
+// "vtx boot PROGRAM" wraps an ordinary Go program that imports package ring0
+// into a boot image, runs it on an emulator with VT-x, forwards what it
+// prints, and ends with its exit status. It serves as the runner of the go
+// command:
+//
+//	go test -exec 'go run github.com/govtx/vtx/cmd/vtx boot' ./asm
+//
+// "vtx help boot" describes it in full.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+)
+
+// statusUsage is the exit status for a command line that makes no sense, as in
+// package flag.
+const statusUsage = 2
+
+// A command is one of vtx's subcommands.
+type command struct {
+	name  string
+	args  string // what follows the flags, for the usage line
+	short string // one line
+	long  string // what the flags' own texts do not say
+	// setup defines the flags, and returns what runs with them and the
+	// arguments behind them. That gives the exit status, or an error when the
+	// command line makes no sense.
+	setup func(fs *flag.FlagSet) func(args []string) (int, error)
+	// env names the environment variable that holds flags; "" for none.
+	env string
+}
+
+var commands = []*command{
+	bootCommand,
+}
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	if len(args) == 0 {
+		usage(os.Stderr)
+		return statusUsage
+	}
+	switch name := args[0]; name {
+	case "help", "-h", "-help", "--help":
+		return help(args[1:])
+	default:
+		if c := find(name); c != nil {
+			return c.run(args[1:])
+		}
+		return unknown(name)
+	}
+}
+
+func find(name string) *command {
+	for _, c := range commands {
+		if c.name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+func unknown(name string) int {
+	fmt.Fprintf(os.Stderr, "vtx: there is no command %q; \"vtx help\" lists them\n", name)
+	return statusUsage
+}
+
+func help(args []string) int {
+	switch len(args) {
+	case 0:
+		usage(os.Stdout)
+		return 0
+	case 1:
+		c := find(args[0])
+		if c == nil {
+			return unknown(args[0])
+		}
+		c.usage(os.Stdout)
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "vtx: help takes the name of one command")
+	return statusUsage
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "Vtx boots Go programs in ring 0.\n\nUsage: vtx COMMAND [flags] [arguments]\n\nCommands:\n")
+	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
+	for _, c := range commands {
+		fmt.Fprintf(t, "  %s\t%s\n", c.name, c.short)
+	}
+	t.Flush()
+	fmt.Fprint(w, "\n\"vtx help COMMAND\" says more about one.\n")
+}
+
+func (c *command) usage(w io.Writer) {
+	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	c.setup(fs)
+	fmt.Fprintf(w, "Usage: vtx %s [flags] %s\n\n%s\nFlags:\n", c.name, c.args, c.long)
+	fs.SetOutput(w)
+	fs.PrintDefaults()
+}
+
+// run parses the flags and runs the command.
+func (c *command) run(args []string) int {
+	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	do := c.setup(fs)
+	if c.env != "" {
+		if err := parseEnv(fs, os.Getenv(c.env)); err != nil {
+			return c.badUsage(fmt.Errorf("%s: %w", c.env, err))
+		}
+	}
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		c.usage(os.Stdout)
+		return 0
+	case err != nil:
+		return c.badUsage(err)
+	}
+	status, err := do(fs.Args())
+	if err != nil {
+		return c.badUsage(err)
+	}
+	return status
+}
+
+// badUsage reports a command line that makes no sense.
+func (c *command) badUsage(err error) int {
+	fmt.Fprintf(os.Stderr, "vtx %s: %v\nusage: vtx %[1]s [flags] %[3]s; \"vtx help %[1]s\" says more\n", c.name, err, c.args)
+	return statusUsage
+}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// goGone never tells that the parent process is gone.
+func goGone(<-chan struct{}) <-chan struct{} { return nil }
