@@ -198,8 +198,11 @@ func initTraps() {
 	asm.LTR(selTSS)
 
 	// Each gate gets 16 bytes of code that pushes what the processor did not
-	// and the vector, and jumps.
-	stubs := allocZeroed(1)
+	// and the vector, and jumps; within the 2 GiB that a jump can reach.
+	stubs := allocRange(1, pageSize, 1<<31)
+	if stubs == 0 {
+		outOfMemory()
+	}
 	for v := range uint64(256) {
 		p := stubs + 16*v
 		if v >= 32 || hasErrorCode>>v&1 == 0 {

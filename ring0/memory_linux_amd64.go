@@ -587,14 +587,17 @@ func isFree(table, level, start, end uint64) bool {
 	return true
 }
 
-// findFree finds n bytes of address space for a mapping; 0 if there are none.
+// findFree finds n bytes of address space for a mapping, with a page to spare
+// on either side; 0 if there are none. Addresses are not used again.
 func findFree(n uint64) uint64 {
-	if n > userTop-mapNext {
-		return 0
+	for n <= userTop && mapNext+n+2*pageSize <= userTop {
+		a := mapNext + pageSize
+		mapNext = roundUp(a+n, pageSize)
+		if isFree(rootTable, 4, a, mapNext) {
+			return a
+		}
 	}
-	a := mapNext
-	mapNext += roundUp(n, pageSize) + pageSize // a guard page
-	return a
+	return 0
 }
 
 // entry finds the level-1 entry for a, making tables on the way if a is in a

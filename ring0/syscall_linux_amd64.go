@@ -798,11 +798,10 @@ func closePipe(a uint64, reader bool) {
 	} else {
 		p.writers--
 	}
+	wakePipe(a) // a read or write begun before finds what has changed
 	if p.readers == 0 && p.writers == 0 {
 		freeRange(a, 1+pipeSize/pageSize)
-		return
 	}
-	wakePipe(a)
 }
 
 // Epoll, as far as the Go runtime needs it to wake its poller: an instance
