@@ -18,7 +18,7 @@ import (
 func needRing0(t testing.TB) {
 	t.Helper()
 	if !ring0.Active() {
-		t.Skip("not in ring 0")
+		t.Skip("needs ring 0")
 	}
 	if _, _, ecx, _ := asm.CPUID(1, 0); ecx>>5&1 == 0 {
 		t.Skip("this processor has no VMX; QEMU's, which is such, also raises few faults")

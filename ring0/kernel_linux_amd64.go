@@ -185,7 +185,7 @@ func initTraps() {
 	gdt[selTSS/8+1] = base >> 32
 
 	// RSP0 and the interrupt stack table sit at offsets that are 4 modulo 8
-	// (SDM Vol. 3A 7.7). The I/O map base points past the limit.
+	// (SDM Vol. 3A 8.7). The I/O map base points past the limit.
 	t := addrOf(&tss)
 	for i, sp := range [...]uint64{istTrap: trapStack, istNMI: nmiStack, istFault: faultStack} {
 		store32(t+0x1c+8*uint64(i), uint32(sp))
@@ -493,7 +493,7 @@ func initClock() {
 }
 
 // measureTSC counts TSC ticks while the 8254's counter 2 runs for 10 ms, unless
-// CPUID tells the rate (leaf 15H, SDM Vol. 3B 19.7.3).
+// CPUID tells the rate (SDM Vol. 2A, CPUID, leaf 15H).
 func measureTSC() uint64 {
 	if top, _, _, _ := asm.CPUID(0, 0); top >= 0x15 {
 		den, num, crystal, _ := asm.CPUID(0x15, 0)

@@ -15,30 +15,30 @@ type capabilities struct {
 	basic, feature, eptCap uint64
 }
 
-// checkVMX says whether this processor can run the hypervisor, and if not, what
-// is missing.
-func checkVMX() (c capabilities, err error) {
-	if _, _, ecx, _ := asm.CPUID(1, 0); ecx>>5&1 == 0 {
+// checkVMX says whether a processor can run the hypervisor, and if not, what is
+// missing. Features is ECX of CPUID leaf 1.
+func checkVMX(features uint32, rdmsr func(uint32) uint64, wrmsr func(uint32, uint64)) (c capabilities, err error) {
+	if features>>5&1 == 0 {
 		return c, errors.New("this processor has no VMX (CPUID leaf 1, ECX bit 5 is 0): choose a CPU model that has it")
 	}
 	const lock, outsideSMX = 1 << 0, 1 << 2
-	c.feature = asm.RDMSR(msrFeatureControl)
+	c.feature = rdmsr(msrFeatureControl)
 	if c.feature&lock == 0 {
-		asm.WRMSR(msrFeatureControl, c.feature|lock|outsideSMX)
-		c.feature = asm.RDMSR(msrFeatureControl)
+		wrmsr(msrFeatureControl, c.feature|lock|outsideSMX)
+		c.feature = rdmsr(msrFeatureControl)
 	}
 	if c.feature&outsideSMX == 0 {
 		return c, fmt.Errorf("the firmware has locked VMX off (IA32_FEATURE_CONTROL is %#x, bit 2 is 0): enable it in the firmware's setup", c.feature)
 	}
-	c.basic = asm.RDMSR(msrVMXBasic)
+	c.basic = rdmsr(msrVMXBasic)
 	if t := c.basic >> 50 & 15; t != 6 {
 		return c, fmt.Errorf("VMCS regions need memory type %d, not write-back (IA32_VMX_BASIC is %#x)", t, c.basic)
 	}
 	const secondary, enableEPT = 1 << 31, 1 << 1
-	if asm.RDMSR(msrPrimary)>>32&secondary == 0 || asm.RDMSR(msrSecondary)>>32&enableEPT == 0 {
+	if rdmsr(msrPrimary)>>32&secondary == 0 || rdmsr(msrSecondary)>>32&enableEPT == 0 {
 		return c, errors.New("this processor has no EPT: choose a CPU model that has it")
 	}
-	c.eptCap = asm.RDMSR(msrEPTCap)
+	c.eptCap = rdmsr(msrEPTCap)
 	const walk4, writeBack = 1 << 6, 1 << 14
 	if c.eptCap&walk4 == 0 || c.eptCap&writeBack == 0 {
 		return c, fmt.Errorf("EPT lacks 4-level walks or write-back tables (IA32_VMX_EPT_VPID_CAP is %#x)", c.eptCap)

@@ -2,7 +2,8 @@
 // on, runs a small 64-bit guest in a virtual machine with extended page tables,
 // and prints each VM exit and what it did about it.
 //
-//	go run github.com/govtx/vtx/cmd/vtx boot minihv
+//	CGO_ENABLED=0 go build github.com/govtx/vtx/examples/minihv
+//	go run github.com/govtx/vtx/cmd/vtx boot ./minihv
 package main
 
 import (
@@ -14,7 +15,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"text/tabwriter"
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/ring0"
@@ -37,7 +37,8 @@ func run(limit int) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	caps, err := checkVMX()
+	_, _, features, _ := asm.CPUID(1, 0)
+	caps, err := checkVMX(features, asm.RDMSR, asm.WRMSR)
 	if err != nil {
 		return err
 	}
@@ -127,11 +128,11 @@ func (v *vm) handle(basic uint32) (done string, halted bool, err error) {
 		}
 		binary.LittleEndian.PutUint64(page.Bytes(), holeContents)
 		// The entry was not present, so nothing is cached that would have to be
-		// invalidated (SDM Vol. 3C 29.4.3.3).
+		// invalidated (SDM Vol. 3C 29.4.3.4).
 		if err := v.ept.mapPage(guestHole, page.Phys()); err != nil {
 			return "", false, err
 		}
-		return fmt.Sprintf("mapped a page at %#x", gpa&^(ring0.PageSize-1)), false, nil
+		return fmt.Sprintf("mapped a page at %#x", guestHole), false, nil
 
 	case exitInterrupt:
 		// It was taken by this kernel as soon as interrupts were on again.
@@ -158,13 +159,10 @@ func reasonName(basic uint32) string {
 
 func (v *vm) printCounts() {
 	fmt.Println()
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "exits\treason\t")
 	total := 0
 	for _, basic := range slices.Sorted(maps.Keys(v.exits)) {
-		fmt.Fprintf(w, "%d\t%s\t\n", v.exits[basic], reasonName(basic))
+		fmt.Printf("%5d  %s\n", v.exits[basic], reasonName(basic))
 		total += v.exits[basic]
 	}
-	fmt.Fprintf(w, "%d\tin all\t\n", total)
-	w.Flush()
+	fmt.Printf("%5d  exits in all\n", total)
 }

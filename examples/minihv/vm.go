@@ -127,7 +127,7 @@ func (v *vm) hostState() []field {
 }
 
 // segmentBase reads the base out of a 16-byte system descriptor
-// (SDM Vol. 3A 7.2.3).
+// (SDM Vol. 3A 8.2.3).
 func segmentBase(gdt asm.DescriptorTable, selector uint16) uint64 {
 	d, err := ring0.Physical(gdt.Base+uint64(selector&^7), 16)
 	if err != nil {
