@@ -1,0 +1,25 @@
+// Package vtx is the root of a library of the primitives that a VT-x hypervisor
+// and Virtual Secure Mode are made of. It holds no code. The packages are
+//
+//	asm       the instructions, one Go function each, and the VM-entry stub
+//	ring0     boots the program that imports it in ring 0, as the stock Go
+//	          toolchain built it
+//	cmd/vtx   the command: "vtx boot" runs such a program on an emulator with
+//	          VT-x, "go test -exec" its tests
+//
+// and examples/minihv is a minimal hypervisor that shows them together.
+//
+// # What depends on what
+//
+// Imports go one way only: ring0 imports asm, asm imports nothing but the
+// standard library, commands and examples import both. Every package compiles for
+// every system and processor that Go knows; what only VT-x can do returns or
+// panics with an error there that says so.
+//
+// # The manuals
+//
+// Comments give the section of the Intel 64 and IA-32 Architectures Software
+// Developer's Manual (SDM), order number 325462, revision 084, June 2024, as in
+// "SDM Vol. 3C 26.2". A package that follows other documents names them in its own
+// documentation.
+package vtx
