@@ -2,24 +2,25 @@ package asm_test
 
 import (
 	"encoding/binary"
+	"os"
 	"runtime"
 	"testing"
 
-	"github.com/govtx/vtx/internal/require"
-
 	"github.com/govtx/vtx/asm"
+	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/ring0"
 )
 
 // What the tests in ring 0 share: VMX operation, and a small guest.
 
+func TestMain(m *testing.M) { os.Exit(ring0test.Main(m)) }
+
 // needRing0 skips the test unless it runs in ring 0, and keeps it on one thread
 // for its duration.
 func needRing0(t testing.TB) {
 	t.Helper()
-	if !ring0.Active() {
-		t.Skip("needs ring 0")
-	}
+	ring0test.Need(t)
 	if _, _, ecx, _ := asm.CPUID(1, 0); ecx>>5&1 == 0 {
 		t.Skip("this processor has no VMX; QEMU's, which is such, also raises few faults")
 	}
