@@ -16,6 +16,7 @@ import (
 
 	"github.com/govtx/vtx/internal/machine"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/ring0"
 )
 
@@ -35,7 +36,7 @@ var guest = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	status := m.Run()
+	status := ring0test.Main(m)
 	if exe, err := guest(); !ring0.Active() && err == nil {
 		os.RemoveAll(filepath.Dir(exe))
 	}

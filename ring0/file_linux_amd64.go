@@ -10,6 +10,8 @@ import "github.com/govtx/vtx/internal/bootproto"
 const (
 	maxFiles  = 1024
 	maxPath   = 760
+	maxName   = 255
+	maxCopy   = 1 << 20    // bytes that one read or write moves
 	atCWD     = 0xffffff9c // AT_FDCWD as an int32
 	inodeSize = 1024
 	maxInodes = 4096
@@ -62,11 +64,13 @@ var (
 	inodeCount uint64
 	files      [maxFiles]file
 	fds        [maxFiles]uint64 // index in files plus 1; 0: closed
-	cwd        [maxPath]byte
-	cwdLen     uint64
+	cwd        uint64           // the working directory's inode
+	umask      uint64           = 0o22
 	exePath    uint64
 	pathBuf    [2][maxPath]byte // resolved paths
 	pathLen    [2]uint64
+
+	endsInSlash bool // the path that was resolved last
 )
 
 const (
@@ -80,11 +84,9 @@ func inodeAt(i uint64) *inode {
 }
 
 func initFiles() {
-	for i := range uint64(3) {
-		files[i] = file{kind: fileNull, refs: 1}
-		fds[i] = i + 1
-	}
-	files[1].kind, files[2].kind = fileOut, fileErr
+	newFile(fileNull, 0, oReadOnly)
+	newFile(fileOut, 0, oWriteOnly)
+	newFile(fileErr, 0, oWriteOnly)
 
 	makeInode("/", inodeDir, 0)
 	makeInode("/dev", inodeDir, 0)
@@ -95,13 +97,10 @@ func initFiles() {
 	makeInode("/dev/urandom", inodeDevice, devRandom)
 
 	s := params + load(params+bootproto.ParamStrings)
-	n := min(strlen(s), maxPath)
-	cwd[0], cwdLen = '/', 1
-	if n > 0 && load8(s) == '/' {
-		copyBytes(addrOf(&cwd), s, n)
-		cwdLen = n
+	if load8(s) == '/' {
+		cwd = makeDirs(s)
 	}
-	makeDirs(s)
+	inodeAt(cwd).refs++
 	for range 2 + load(params+bootproto.ParamArgc) + load(params+bootproto.ParamEnvc) {
 		s += strlen(s) + 1
 	}
@@ -134,15 +133,21 @@ func makeInode(path string, kind, root uint64) {
 	}
 }
 
-// makeDirs makes a directory and those above it.
-func makeDirs(s uint64) {
+// makeDirs makes a directory and those above it. It gives the directory, or the
+// root where that cannot be had.
+func makeDirs(s uint64) uint64 {
 	if resolve(0, atCWD, s) != 0 {
-		return
+		return 0
 	}
 	makeParents()
-	if find(0) == never {
-		newInode(inodeDir, 0o777)
+	ino := find(0)
+	if ino == never {
+		ino = newInode(inodeDir, 0o777)
 	}
+	if ino == never || inodeAt(ino).kind != inodeDir {
+		return 0
+	}
+	return ino
 }
 
 // makeParents makes the directories above the path in buffer 0.
@@ -160,8 +165,10 @@ func makeParents() {
 }
 
 // resolve puts the absolute path of the NUL-terminated s into buffer b, without
-// ".", ".." and doubled slashes. dir is where relative paths begin.
+// ".", ".." and doubled slashes. dir is where relative paths begin. All that
+// stands before the last name must be directories.
 func resolve(b, dir, s uint64) int64 {
+	const longest = 4096 // PATH_MAX
 	if !present(s, 1, false) {
 		return -eFAULT
 	}
@@ -170,38 +177,48 @@ func resolve(b, dir, s uint64) int64 {
 	}
 	buf, n := &pathBuf[b], uint64(0)
 	if load8(s) != '/' {
-		from, fromLen := addrOf(&cwd), cwdLen
+		from := inodeAt(cwd)
 		if uint32(dir) != atCWD {
 			f := fileOf(dir)
-			if f == nil || f.kind != fileRegular {
+			if f == nil {
 				return -eBADF
 			}
-			if inodeAt(f.inode).kind != inodeDir {
+			if f.kind != fileRegular || inodeAt(f.inode).kind != inodeDir {
 				return -eNOTDIR
 			}
-			from, fromLen = addrOf(&inodeAt(f.inode).path), inodeAt(f.inode).pathLen
+			from = inodeAt(f.inode)
 		}
-		copyBytes(addrOf(buf), from, fromLen)
-		if n = fromLen; n == 1 {
+		if from.linked == 0 {
+			return -eNOENT
+		}
+		copyBytes(addrOf(buf), addrOf(&from.path), from.pathLen)
+		if n = from.pathLen; n == 1 {
 			n = 0 // the root's slash comes with the first name
 		}
 	}
-	for {
-		// One name of the path at a time.
-		for load8(s) == '/' {
+	endsInSlash = false
+	for end := s + longest; ; {
+		// One name of the path at a time. What comes before it must be there.
+		start, m := s, uint64(0)
+		for c := load8(s); c != 0 && (c != '/' || m == 0); c = load8(s) {
+			if c == '/' {
+				start, endsInSlash = s+1, true
+			} else {
+				m++
+			}
 			s++
-			if !present(s, 1, false) {
+			if s == end {
+				return -eNAMETOOLONG
+			}
+			if s%pageSize == 0 && !present(s, 1, false) {
 				return -eFAULT
 			}
 		}
-		start := s
-		for load8(s) != 0 && load8(s) != '/' {
-			s++
-			if !present(s, 1, false) {
-				return -eFAULT
+		if m > 0 || endsInSlash {
+			if err := isDir(b, n); err != 0 && (m > 0 || err == -eNOTDIR) {
+				return err
 			}
 		}
-		m := s - start
 		switch {
 		case m == 0:
 			if n == 0 {
@@ -218,14 +235,31 @@ func resolve(b, dir, s uint64) int64 {
 				}
 			}
 		default:
-			if n+1+m >= maxPath {
+			if m > maxName || n+1+m >= maxPath {
 				return -eNAMETOOLONG
 			}
 			buf[n] = '/'
 			copyBytes(addrOf(buf)+n+1, start, m)
 			n += 1 + m
 		}
+		endsInSlash = false
 	}
+}
+
+// isDir checks that the first n bytes in buffer b name a directory. While the
+// machine boots, directories are made behind what they hold.
+func isDir(b, n uint64) int64 {
+	if n == 0 || active == 0 {
+		return 0
+	}
+	ino := findPrefix(b, n)
+	if ino == never {
+		return -eNOENT
+	}
+	if inodeAt(ino).kind != inodeDir {
+		return -eNOTDIR
+	}
+	return 0
 }
 
 func samePath(ino, b, n uint64) bool {
@@ -265,6 +299,18 @@ func parentLen(path *[maxPath]byte, n uint64) uint64 {
 	return max(n, 1)
 }
 
+// lookupPath finds the file that a path names.
+func lookupPath(dir, path uint64) (uint64, int64) {
+	if err := resolve(0, dir, path); err != 0 {
+		return 0, err
+	}
+	ino := find(0)
+	if ino == never {
+		return 0, -eNOENT
+	}
+	return ino, 0
+}
+
 // newInode makes an inode for the path in buffer 0.
 func newInode(kind, mode uint64) uint64 {
 	ino := uint64(0)
@@ -300,7 +346,15 @@ func dropInode(ino uint64) {
 	p.kind = inodeNone
 }
 
-// block gives the page that holds the byte at off, making it if make is set; 0
+// spareFrame takes a frame of zeros for a file, if the program has enough left.
+func spareFrame() uint64 {
+	if freeFrames < spareFrames {
+		return 0
+	}
+	return allocZeroed(1)
+}
+
+// pageOf gives the page that holds the byte at off, making it if make is set; 0
 // if there is none.
 func pageOf(p *inode, off uint64, make bool) uint64 {
 	slot := addrOf(&p.root)
@@ -309,7 +363,7 @@ func pageOf(p *inode, off uint64, make bool) uint64 {
 			if !make {
 				return 0
 			}
-			f := allocZeroed(1)
+			f := spareFrame()
 			if f == 0 {
 				return 0
 			}
@@ -318,7 +372,7 @@ func pageOf(p *inode, off uint64, make bool) uint64 {
 		slot = load(slot) + 8*i
 	}
 	if load(slot) == 0 && make {
-		store(slot, allocZeroed(1))
+		store(slot, spareFrame())
 	}
 	return load(slot)
 }
@@ -335,11 +389,19 @@ func readInode(ino, buf, n, off uint64) {
 		if f := pageOf(p, off, false); f != 0 {
 			copyBytes(buf, f+off%pageSize, m)
 		} else {
-			for i := range m {
-				store8(buf+i, 0)
-			}
+			clearBytes(buf, m)
 		}
 		buf, off, n = buf+m, off+m, n-m
+	}
+}
+
+var zeroPage [pageSize]byte
+
+func clearBytes(a, n uint64) {
+	for n > 0 {
+		m := min(n, pageSize)
+		copyBytes(a, addrOf(&zeroPage), m)
+		a, n = a+m, n-m
 	}
 }
 
@@ -356,25 +418,29 @@ func writeInode(ino, buf, n, off uint64) uint64 {
 		copyBytes(f+off%pageSize, buf+done, m)
 		done, off = done+m, off+m
 	}
-	p.size = max(p.size, off)
-	p.mtime = epoch + now()
+	if done > 0 {
+		p.size = max(p.size, off)
+		p.mtime = epoch + now()
+	}
 	return done
 }
 
 // truncate sets the size of a file; what is cut off is freed.
 func truncate(ino, size uint64) int64 {
 	p := inodeAt(ino)
-	if p.kind != inodeFile {
+	switch {
+	case p.kind == inodeDir:
+		return -eISDIR
+	case p.kind == inodeModule:
+		return -eACCES
+	case p.kind != inodeFile || int64(size) < 0:
 		return -eINVAL
-	}
-	if size > fileLimit {
-		return -eNOSPC
+	case size > fileLimit:
+		return -eFBIG
 	}
 	if tail := size % pageSize; tail != 0 && size < p.size {
 		if f := pageOf(p, size, false); f != 0 {
-			for i := tail; i < pageSize; i++ {
-				store8(f+i, 0)
-			}
+			clearBytes(f+tail, pageSize-tail)
 		}
 	}
 	if p.root != 0 && size < p.size {
@@ -415,7 +481,7 @@ func fileOf(fd uint64) *file {
 }
 
 // newFile opens a file of the given kind on the lowest free descriptor.
-func newFile(kind, ino uint64) int64 {
+func newFile(kind, ino, flags uint64) int64 {
 	f := uint64(0)
 	for f < maxFiles && files[f].kind != fileNone {
 		f++
@@ -427,7 +493,7 @@ func newFile(kind, ino uint64) int64 {
 	if fd < 0 {
 		return fd
 	}
-	files[f] = file{kind: kind, refs: 1, inode: ino}
+	files[f] = file{kind: kind, refs: 1, inode: ino, flags: flags}
 	fds[fd] = f + 1
 	return fd
 }
@@ -508,20 +574,20 @@ func sysFcntl(fd, cmd, arg uint64) int64 {
 		}
 		return sysDup(fd, uint64(n))
 	case 3: // F_GETFL
-		switch f.kind {
-		case fileNull, filePipeRead:
-			return int64(f.flags &^ 3)
-		case fileOut, fileErr, filePipeWrite:
-			return int64(f.flags&^3 | 1)
-		}
-		return int64(f.flags)
-	case 1, 2, 4, 5, 6, 7: // F_GETFD, F_SETFD, F_SETFL, locks
+		return int64(f.flags & (oAccess | oAppend))
+	case 4: // F_SETFL
+		f.flags = f.flags&^oAppend | arg&oAppend
+		return 0
+	case 1, 2, 5, 6, 7: // F_GETFD, F_SETFD, locks
 		return 0
 	}
 	return -eINVAL
 }
 
 const (
+	oReadOnly  = 0
+	oWriteOnly = 1
+	oReadWrite = 2
 	oAccess    = 3
 	oCreat     = 0x40
 	oExcl      = 0x80
@@ -539,6 +605,9 @@ func sysOpenAt(dir, path, flags uint64) int64 {
 }
 
 func openPath(dir, path, flags, mode uint64) int64 {
+	if fd := lowestFD(0); fd < 0 {
+		return fd
+	}
 	if err := resolve(0, dir, path); err != 0 {
 		return err
 	}
@@ -547,10 +616,10 @@ func openPath(dir, path, flags, mode uint64) int64 {
 		if flags&oCreat == 0 {
 			return -eNOENT
 		}
-		if err := checkParent(0); err != 0 {
-			return err
+		if endsInSlash {
+			return -eISDIR
 		}
-		if ino = newInode(inodeFile, mode&0o777); ino == never {
+		if ino = newInode(inodeFile, mode&0o777&^umask); ino == never {
 			return -eNOSPC
 		}
 	} else if flags&(oCreat|oExcl) == oCreat|oExcl {
@@ -558,9 +627,9 @@ func openPath(dir, path, flags, mode uint64) int64 {
 	}
 	p := inodeAt(ino)
 	kind := uint64(fileRegular)
-	writing := flags&oAccess != 0
+	writing := flags&oAccess != 0 || flags&oTrunc != 0
 	switch {
-	case p.kind == inodeDir && writing:
+	case p.kind == inodeDir && (writing || flags&oCreat != 0):
 		return -eISDIR
 	case p.kind != inodeDir && flags&oDirectory != 0:
 		return -eNOTDIR
@@ -569,30 +638,14 @@ func openPath(dir, path, flags, mode uint64) int64 {
 	case p.kind == inodeDevice:
 		kind = [...]uint64{devNull: fileNull, devZero: fileZero, devRandom: fileRandom}[p.root]
 	}
-	fd := newFile(kind, ino)
-	if fd < 0 {
-		return fd
-	}
-	fileOf(uint64(fd)).flags = flags
-	if kind == fileRegular {
+	fd := newFile(kind, ino, flags)
+	if fd >= 0 && kind == fileRegular {
 		p.refs++
-		if flags&oTrunc != 0 && writing {
+		if flags&oTrunc != 0 {
 			truncate(ino, 0)
 		}
 	}
 	return fd
-}
-
-// checkParent checks that the path in buffer b lies in a directory.
-func checkParent(b uint64) int64 {
-	p := findPrefix(b, parentLen(&pathBuf[b], pathLen[b]))
-	if p == never {
-		return -eNOENT
-	}
-	if inodeAt(p).kind != inodeDir {
-		return -eNOTDIR
-	}
-	return 0
 }
 
 func sysRead(fd, buf, n, at uint64) int64 {
@@ -600,56 +653,71 @@ func sysRead(fd, buf, n, at uint64) int64 {
 	if f == nil {
 		return -eBADF
 	}
-	n = min(n, 1<<30)
-	if !present(buf, n, true) {
-		return -eFAULT
+	n = min(n, maxCopy)
+	if f.flags&oAccess == oWriteOnly {
+		return -eBADF
+	}
+	if at != never && isStream(f) {
+		return -eSPIPE
+	}
+	// Only as much of the buffer as will be filled is made present.
+	pos := at
+	if at == never {
+		pos = f.pos
 	}
 	switch f.kind {
 	case fileNull:
-		return 0
-	case fileZero:
-		for i := range n {
-			store8(buf+i, 0)
-		}
-		return int64(n)
-	case fileRandom:
-		fillRandom(buf, n)
-		return int64(n)
+		n = 0
 	case filePipeRead:
-		return readPipe(f.inode, buf, n)
+		p := mem[pipe](f.inode)
+		n = min(n, max(p.tail-p.head, 1))
 	case fileEvent:
 		if n < 8 {
 			return -eINVAL
 		}
-		if f.inode == 0 {
-			return -eAGAIN
-		}
-		store(buf, f.inode)
-		f.inode = 0
-		return 8
+		n = 8
 	case fileRegular:
 		p := inodeAt(f.inode)
 		if p.kind == inodeDir {
 			return -eISDIR
 		}
-		if f.flags&oAccess == 1 {
-			return -eBADF
+		n = min(n, p.size-min(pos, p.size))
+	case fileZero, fileRandom:
+	default:
+		return -eINVAL
+	}
+	if !present(buf, n, true) {
+		return -eFAULT
+	}
+	switch f.kind {
+	case fileZero:
+		clearBytes(buf, n)
+	case fileRandom:
+		fillRandom(buf, n)
+	case filePipeRead:
+		return readPipe(f.inode, buf, n)
+	case fileEvent:
+		if f.inode == 0 {
+			return -eAGAIN
 		}
-		pos := at
-		if at == never {
-			pos = f.pos
-		}
-		if pos >= p.size {
-			return 0
-		}
-		n = min(n, p.size-pos)
+		store(buf, f.inode)
+		f.inode = 0
+	case fileRegular:
 		readInode(f.inode, buf, n, pos)
 		if at == never {
 			f.pos += n
 		}
-		return int64(n)
 	}
-	return -eBADF
+	return int64(n)
+}
+
+// isStream reports whether a file has no position.
+func isStream(f *file) bool {
+	switch f.kind {
+	case fileRegular, fileNull, fileZero, fileRandom:
+		return false
+	}
+	return true
 }
 
 func sysWrite(fd, buf, n, at uint64) int64 {
@@ -657,7 +725,17 @@ func sysWrite(fd, buf, n, at uint64) int64 {
 	if f == nil {
 		return -eBADF
 	}
-	n = min(n, 1<<30)
+	if f.flags&oAccess == oReadOnly {
+		return -eBADF
+	}
+	if at != never && isStream(f) {
+		return -eSPIPE
+	}
+	// Callers go on where a write falls short, as they must.
+	n = min(n, maxCopy)
+	if f.kind == filePipeWrite {
+		n = min(n, pipeSize)
+	}
 	if !present(buf, n, false) {
 		return -eFAULT
 	}
@@ -673,8 +751,11 @@ func sysWrite(fd, buf, n, at uint64) int64 {
 	case filePipeWrite:
 		return writePipe(f.inode, buf, n)
 	case fileEvent:
-		if n != 8 {
+		if n != 8 || load(buf) == never {
 			return -eINVAL
+		}
+		if load(buf) >= never-f.inode {
+			return -eAGAIN
 		}
 		f.inode += load(buf)
 		for i := range uint64(maxFiles) {
@@ -684,18 +765,18 @@ func sysWrite(fd, buf, n, at uint64) int64 {
 		}
 		return 8
 	case fileRegular:
-		if f.flags&oAccess == 0 {
-			return -eBADF
-		}
 		pos := at
 		if at == never {
 			pos = f.pos
-			if f.flags&oAppend != 0 {
-				pos = inodeAt(f.inode).size
-			}
+		}
+		if f.flags&oAppend != 0 {
+			pos = inodeAt(f.inode).size
+		}
+		if n != 0 && pos >= fileLimit {
+			return -eFBIG
 		}
 		done := writeInode(f.inode, buf, n, pos)
-		if at == never {
+		if at == never && n != 0 {
 			f.pos = pos + done
 		}
 		if done == 0 && n != 0 {
@@ -703,11 +784,14 @@ func sysWrite(fd, buf, n, at uint64) int64 {
 		}
 		return int64(done)
 	}
-	return -eBADF
+	return -eINVAL
 }
 
 // sysVector is readv or writev: one call for each buffer until one falls short.
 func sysVector(fd, vec, count uint64, write bool) int64 {
+	if fileOf(fd) == nil {
+		return -eBADF
+	}
 	if count > 1024 {
 		return -eINVAL
 	}
@@ -748,8 +832,11 @@ func sysSeek(fd, off, whence uint64) int64 {
 	if f == nil {
 		return -eBADF
 	}
-	if f.kind != fileRegular {
+	if isStream(f) {
 		return -eSPIPE
+	}
+	if f.kind != fileRegular {
+		return 0 // a device takes any position, and has none
 	}
 	switch whence {
 	case 0:
@@ -772,26 +859,16 @@ func sysTruncate(fd, size uint64) int64 {
 	if f == nil {
 		return -eBADF
 	}
-	if f.kind != fileRegular || f.flags&oAccess == 0 {
+	if f.kind != fileRegular || f.flags&oAccess == oReadOnly {
 		return -eINVAL
 	}
-	return grow(f.inode, size)
+	return truncate(f.inode, size)
 }
 
 func sysTruncatePath(path, size uint64) int64 {
-	if err := resolve(0, atCWD, path); err != 0 {
+	ino, err := lookupPath(atCWD, path)
+	if err != 0 {
 		return err
-	}
-	ino := find(0)
-	if ino == never {
-		return -eNOENT
-	}
-	return grow(ino, size)
-}
-
-func grow(ino, size uint64) int64 {
-	if int64(size) < 0 {
-		return -eINVAL
 	}
 	return truncate(ino, size)
 }
@@ -823,17 +900,17 @@ func statInode(ino, p uint64) int64 {
 }
 
 func sysStat(dir, path, p uint64) int64 {
-	if err := resolve(0, dir, path); err != 0 {
+	ino, err := lookupPath(dir, path)
+	if err != 0 {
 		return err
-	}
-	ino := find(0)
-	if ino == never {
-		return -eNOENT
 	}
 	return statInode(ino, p)
 }
 
 func sysFstat(fd, p uint64) int64 {
+	if uint32(fd) == atCWD {
+		return statInode(cwd, p)
+	}
 	f := fileOf(fd)
 	if f == nil {
 		return -eBADF
@@ -853,37 +930,85 @@ func sysFstat(fd, p uint64) int64 {
 }
 
 func sysAccess(dir, path uint64) int64 {
-	if err := resolve(0, dir, path); err != 0 {
+	_, err := lookupPath(dir, path)
+	return err
+}
+
+func sysChmod(dir, path, mode uint64) int64 {
+	ino, err := lookupPath(dir, path)
+	if err != 0 {
 		return err
 	}
-	if find(0) == never {
-		return -eNOENT
+	inodeAt(ino).mode = mode & 0o7777
+	return 0
+}
+
+func sysFchmod(fd, mode uint64) int64 {
+	f := fileOf(fd)
+	if f == nil {
+		return -eBADF
+	}
+	if f.kind == fileRegular {
+		inodeAt(f.inode).mode = mode & 0o7777
+	}
+	return 0
+}
+
+// sysUtimes sets the time of the last change; there is no other.
+func sysUtimes(dir, path, times uint64) int64 {
+	const timeNow, timeOmit = 1<<30 - 1, 1<<30 - 2 // UTIME_NOW, UTIME_OMIT
+	ino := never
+	if f := fileOf(dir); path == 0 && f == nil {
+		return -eBADF
+	} else if path != 0 {
+		var err int64
+		if ino, err = lookupPath(dir, path); err != 0 {
+			return err
+		}
+	} else if f.kind == fileRegular {
+		ino = f.inode
+	}
+	t := epoch + now()
+	if times != 0 {
+		if !present(times, 32, false) {
+			return -eFAULT
+		}
+		switch s, ns := load(times+16), load(times+24); {
+		case ns == timeOmit:
+			return 0
+		case ns == timeNow:
+		case ns >= second:
+			return -eINVAL
+		default:
+			t = min(s, farFuture/second)*second + ns
+		}
+	}
+	if ino != never {
+		inodeAt(ino).mtime = t
 	}
 	return 0
 }
 
 func sysGetcwd(buf, n uint64) int64 {
-	if n < cwdLen+1 {
+	p := inodeAt(cwd)
+	if p.linked == 0 {
+		return -eNOENT
+	}
+	if n < p.pathLen+1 {
 		return -eRANGE
 	}
-	if !present(buf, cwdLen+1, true) {
+	if !present(buf, p.pathLen+1, true) {
 		return -eFAULT
 	}
-	copyBytes(buf, addrOf(&cwd), cwdLen)
-	store8(buf+cwdLen, 0)
-	return int64(cwdLen + 1)
+	copyBytes(buf, addrOf(&p.path), p.pathLen)
+	store8(buf+p.pathLen, 0)
+	return int64(p.pathLen + 1)
 }
 
 func sysChdir(path uint64) int64 {
-	if err := resolve(0, atCWD, path); err != 0 {
+	ino, err := lookupPath(atCWD, path)
+	if err != 0 {
 		return err
-	}
-	ino := find(0)
-	if ino == never {
-		return -eNOENT
-	}
-	if inodeAt(ino).kind != inodeDir {
-		return -eNOTDIR
 	}
 	return enterDir(ino)
 }
@@ -893,30 +1018,31 @@ func sysFchdir(fd uint64) int64 {
 	if f == nil {
 		return -eBADF
 	}
-	if f.kind != fileRegular || inodeAt(f.inode).kind != inodeDir {
+	if f.kind != fileRegular {
 		return -eNOTDIR
 	}
 	return enterDir(f.inode)
 }
 
 func enterDir(ino uint64) int64 {
-	p := inodeAt(ino)
-	cwdLen = p.pathLen
-	copyBytes(addrOf(&cwd), addrOf(&p.path), cwdLen)
+	if inodeAt(ino).kind != inodeDir {
+		return -eNOTDIR
+	}
+	inodeAt(ino).refs++
+	inodeAt(cwd).refs--
+	dropInode(cwd)
+	cwd = ino
 	return 0
 }
 
-func sysMkdir(dir, path uint64) int64 {
+func sysMkdir(dir, path, mode uint64) int64 {
 	if err := resolve(0, dir, path); err != 0 {
 		return err
 	}
 	if find(0) != never {
 		return -eEXIST
 	}
-	if err := checkParent(0); err != 0 {
-		return err
-	}
-	if newInode(inodeDir, 0o755) == never {
+	if newInode(inodeDir, mode&0o777&^umask) == never {
 		return -eNOSPC
 	}
 	return 0
@@ -929,6 +1055,9 @@ func child(dir, i uint64, below bool) uint64 {
 	n := d.pathLen
 	if n == 1 {
 		n = 0
+	}
+	if d.linked == 0 {
+		return never // another directory may have its path now
 	}
 next:
 	for ; i < inodeCount; i++ {
@@ -950,12 +1079,9 @@ next:
 }
 
 func sysUnlink(dir, path uint64, wantDir bool) int64 {
-	if err := resolve(0, dir, path); err != 0 {
+	ino, err := lookupPath(dir, path)
+	if err != 0 {
 		return err
-	}
-	ino := find(0)
-	if ino == never {
-		return -eNOENT
 	}
 	p := inodeAt(ino)
 	switch {
@@ -963,7 +1089,9 @@ func sysUnlink(dir, path uint64, wantDir bool) int64 {
 		return -eNOTDIR
 	case !wantDir && p.kind == inodeDir:
 		return -eISDIR
-	case p.kind == inodeDevice || pathLen[0] == 1:
+	case pathLen[0] == 1:
+		return -eBUSY
+	case p.kind == inodeDevice:
 		return -ePERM
 	case wantDir && child(ino, 0, true) != never:
 		return -eNOTEMPTY
@@ -980,25 +1108,31 @@ func sysRename(oldDir, oldPath, newDir, newPath uint64) int64 {
 	if err := resolve(0, newDir, newPath); err != 0 {
 		return err
 	}
+	if pathLen[0] == 1 || pathLen[1] == 1 {
+		return -eBUSY
+	}
 	ino := find(1)
 	if ino == never {
 		return -eNOENT
-	}
-	if err := checkParent(0); err != 0 {
-		return err
 	}
 	old := find(0)
 	if old == ino {
 		return 0
 	}
 	p := inodeAt(ino)
+	if p.kind != inodeDir && endsInSlash {
+		return -eNOTDIR
+	}
 	from, to := pathLen[1], pathLen[0]
 	if p.kind == inodeDir {
 		// A directory takes everything in it along, unless that is itself.
 		if to > from && pathBuf[0][from] == '/' && samePath(ino, 0, from) {
 			return -eINVAL
 		}
-		if old != never && (inodeAt(old).kind != inodeDir || child(old, 0, true) != never) {
+		if old != never && inodeAt(old).kind != inodeDir {
+			return -eNOTDIR
+		}
+		if old != never && child(old, 0, true) != never {
 			return -eNOTEMPTY
 		}
 		for i := child(ino, 0, true); i != never; i = child(ino, i+1, true) {
@@ -1026,29 +1160,25 @@ func sysRename(oldDir, oldPath, newDir, newPath uint64) int64 {
 	return 0
 }
 
+// sysReadlink knows one link, the program's own file.
 func sysReadlink(dir, path, buf, n uint64) int64 {
-	if err := resolve(0, dir, path); err != 0 {
-		return err
+	const exe = "/proc/self/exe\x00"
+	same := present(path, uint64(len(exe)), false)
+	for i := 0; same && i < len(exe); i++ {
+		same = load8(path+uint64(i)) == exe[i]
 	}
-	const exe = "/proc/self/exe"
-	if pathLen[0] == uint64(len(exe)) {
-		same := true
-		for i := range len(exe) {
-			same = same && pathBuf[0][i] == exe[i]
+	if !same {
+		if _, err := lookupPath(dir, path); err != 0 {
+			return err
 		}
-		if same {
-			n = min(n, strlen(exePath))
-			if !present(buf, n, true) {
-				return -eFAULT
-			}
-			copyBytes(buf, exePath, n)
-			return int64(n)
-		}
+		return -eINVAL
 	}
-	if find(0) == never {
-		return -eNOENT
+	n = min(n, strlen(exePath))
+	if !present(buf, n, true) {
+		return -eFAULT
 	}
-	return -eINVAL
+	copyBytes(buf, exePath, n)
+	return int64(n)
 }
 
 // sysDirents fills buf with struct linux_dirent64; the file's position is the
@@ -1121,5 +1251,3 @@ func sendFiles() {
 		}
 	}
 }
-
-var zeroPage [pageSize]byte

@@ -155,6 +155,10 @@ const (
 	msrLSTAR = 0xc0000082
 	msrFMASK = 0xc0000084
 
+	// What SYSCALL clears in RFLAGS: TF, IF, DF, and NT, with which IRETQ would
+	// fault (SDM Vol. 2A, IRET).
+	clearedFlags = 1<<8 | 1<<9 | 1<<10 | 1<<14
+
 	istTrap  = 1
 	istNMI   = 2
 	istFault = 3
@@ -223,7 +227,7 @@ func initTraps() {
 	asm.WRMSR(msrEFER, asm.RDMSR(msrEFER)|1) // SCE
 	asm.WRMSR(msrSTAR, selCode<<32)
 	asm.WRMSR(msrLSTAR, syscallEntry)
-	asm.WRMSR(msrFMASK, 0x700) // TF, IF, DF
+	asm.WRMSR(msrFMASK, clearedFlags)
 }
 
 // kernelTrap handles an exception or interrupt of the current thread.
@@ -232,12 +236,16 @@ func kernelTrap(vector, code uint64) {
 	switch {
 	case vector == vectorPageFault:
 		addr := asm.ReadCR2()
-		if pageFault(addr, code) {
+		result := pageFault(addr, code)
+		if result == faultServed {
 			stats[bootproto.StatFaults]++
 			break
 		}
 		if fixup(t, vector, code) {
 			break
+		}
+		if result == faultNoMemory {
+			outOfMemory()
 		}
 		segvCode := uint64(1) // SEGV_MAPERR
 		if code&1 != 0 {
@@ -281,6 +289,8 @@ func fault(t *thread, vector, code uint64) {
 		sig, si, addr = sigILL, 2, t.rip
 	case 16, 19: // #MF, #XM
 		sig, si, addr = sigFPE, 7, t.rip
+	case 11, 12: // #NP, #SS
+		sig = sigBUS
 	case 17: // #AC
 		sig, si = sigBUS, 1
 	}
@@ -290,18 +300,10 @@ func fault(t *thread, vector, code uint64) {
 // leave is the end of each visit to the kernel: it picks who runs next and what
 // signals that thread takes first.
 func leave() {
-	for {
-		if self().state != running || current == 0 {
-			schedule()
-		}
-		t := self()
-		if t.pending&^t.sigmask == 0 {
-			return
-		}
-		if deliverPending(t) {
-			return
-		}
+	for self().state != running {
+		schedule()
 	}
+	deliverPending(self())
 }
 
 // kernelFault reports a fault of the kernel's own and stops.
@@ -592,11 +594,8 @@ func unmaskIRQ(irq uint64) {
 // lets the next thread run.
 func interrupt(vector uint64) {
 	irq := vector - vectorIRQ
-	if irq < 16 {
-		if irq >= 8 {
-			asm.OUT8(0xa0, 0x20)
-		}
-		asm.OUT8(0x20, 0x20)
+	if irq < 16 && !acknowledge(irq) {
+		return
 	}
 	if irq == 0 {
 		stats[bootproto.StatTicks]++
@@ -604,6 +603,25 @@ func interrupt(vector uint64) {
 		interrupts[vector]++
 	}
 	yield()
+}
+
+// acknowledge ends an interrupt at the 8259s. It reports whether there was one:
+// a request that goes away before the processor takes it comes as line 7 of its
+// chip, which then has nothing in service and must not be told of an end.
+func acknowledge(irq uint64) bool {
+	genuine := true
+	if irq&7 == 7 {
+		port := uint16(0x20 + irq>>3<<7)
+		asm.OUT8(port, 0x0b) // OCW3: the next read gives the in-service register
+		genuine = asm.IN8(port)&0x80 != 0
+	}
+	if irq >= 8 && genuine {
+		asm.OUT8(0xa0, 0x20)
+	}
+	if irq >= 8 || genuine {
+		asm.OUT8(0x20, 0x20) // a spurious line 15 did come through line 2
+	}
+	return genuine
 }
 
 // wakeOne wakes a thread that waits for an interrupt on vector.
@@ -635,7 +653,8 @@ func initProcess() {
 	t.rip = load(params + bootproto.ParamEntry)
 
 	// The stack: 8 MiB as on Linux, of which the runtime's g0 takes 64 KiB. The
-	// top holds the strings, the auxiliary vector, and the pointers to both.
+	// top holds the random bytes, the auxiliary vector, and the pointers to the
+	// strings.
 	const stackSize = 8 << 20
 	base := findFree(stackSize)
 	changeRange(base, base+stackSize, opReserve, protRead|protWrite)

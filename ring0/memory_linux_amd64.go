@@ -43,6 +43,7 @@ var (
 	moduleNames [maxModules * 256]byte // names that a multiboot loader gave
 
 	frameBits  uint64 // address of the bitmap: 1 is taken
+	givenBits  uint64 // address of another: 1 is the program's, from AllocPages
 	frameWords uint64
 	frameHint  uint64 // single frames are searched from here downward
 	freeFrames uint64
@@ -50,6 +51,8 @@ var (
 	allFrames  uint64
 	ramTop     uint64
 	mapTop     uint64 // physical memory is mapped to itself up to here
+
+	imageStart, imageEnd uint64 // the program's segments
 )
 
 func addRange(table *[256]physRange, n *uint64, start, end, kind uint64) {
@@ -103,29 +106,31 @@ func initMemory() {
 		}
 	}
 
-	// The bitmap goes to the first room below 4 GiB that is free.
+	// The bitmaps go to the first room below 4 GiB that is free.
 	frameWords = roundUp(ramTop/pageSize, 64) / 64
-	frameBits = findRoom(roundUp(frameWords*8, pageSize))
+	frameBits = findRoom(roundUp(2*frameWords*8, pageSize))
 	if frameBits == 0 {
 		die("ring0: the firmware reports too little memory; give the machine more (vtx boot -memory)")
 	}
-	reserve(frameBits, frameBits+frameWords*8, kindTables)
+	givenBits = frameBits + frameWords*8
+	reserve(frameBits, givenBits+frameWords*8, kindTables)
 	for i := range frameWords {
 		store(frameBits+8*i, ^uint64(0))
+		store(givenBits+8*i, 0)
 	}
 	for i := range memoryMaps {
 		if r := memoryMap[i]; r.kind == kindRAM {
-			setFrames(roundUp(r.start, pageSize)/pageSize, r.end/pageSize, false)
+			setFrames(frameBits, roundUp(r.start, pageSize)/pageSize, r.end/pageSize, false)
 		}
 	}
 	// Where the firmware's entries overlap, the one that is not RAM holds.
 	for i := range memoryMaps {
 		if r := memoryMap[i]; r.kind != kindRAM {
-			setFrames(r.start/pageSize, roundUp(r.end, pageSize)/pageSize, true)
+			setFrames(frameBits, r.start/pageSize, roundUp(r.end, pageSize)/pageSize, true)
 		}
 	}
 	for i := range reserveds {
-		setFrames(reserved[i].start/pageSize, reserved[i].end/pageSize, true)
+		setFrames(frameBits, reserved[i].start/pageSize, reserved[i].end/pageSize, true)
 	}
 	for i := range frameWords {
 		freeFrames += 64 - uint64(bits.OnesCount64(load(frameBits+8*i)))
@@ -219,10 +224,11 @@ func findRoom(n uint64) uint64 {
 	return 0
 }
 
-// setFrames marks frames first to end-1, as far as the bitmap reaches.
-func setFrames(first, end uint64, taken bool) {
+// setFrames marks frames first to end-1 in one of the bitmaps, as far as it
+// reaches.
+func setFrames(bitmap, first, end uint64, taken bool) {
 	for end = min(end, frameWords*64); first < end; {
-		p, mask, n := frameBits+first/64*8, uint64(1)<<(first%64), uint64(1)
+		p, mask, n := bitmap+first/64*8, uint64(1)<<(first%64), uint64(1)
 		if first%64 == 0 && end-first >= 64 {
 			mask, n = ^uint64(0), 64
 		}
@@ -268,7 +274,7 @@ func freeFrame(a uint64) {
 // allocRange takes n contiguous frames from the bottom, aligned to align bytes,
 // below limit (0: anywhere); 0 if there are none.
 func allocRange(n, align, limit uint64) uint64 {
-	if n == 0 || n > freeFrames {
+	if n == 0 || n > freeFrames || n+spareFrames > freeFrames {
 		return 0
 	}
 	top := frameWords * 64
@@ -290,7 +296,7 @@ func allocRange(n, align, limit uint64) uint64 {
 			i++
 		}
 		if i == n {
-			setFrames(first, first+n, true)
+			setFrames(frameBits, first, first+n, true)
 			freeFrames -= n
 			usedFrames += n
 			stats[bootproto.StatPages] = max(stats[bootproto.StatPages], usedFrames)
@@ -307,21 +313,27 @@ func allocRange(n, align, limit uint64) uint64 {
 	return 0
 }
 
-// freeRange gives n frames back; it reports whether all of them were taken.
-func freeRange(a, n uint64) bool {
+// freeRange gives n frames back.
+func freeRange(a, n uint64) {
 	first := a / pageSize
-	if n == 0 || first+n > frameWords*64 || first+n < first {
-		return false
-	}
-	for i := first; i < first+n; i++ {
-		if load(frameBits+i/64*8)>>(i%64)&1 == 0 {
-			return false
-		}
-	}
-	setFrames(first, first+n, false)
+	setFrames(frameBits, first, first+n, false)
 	freeFrames += n
 	usedFrames -= n
 	frameHint = max(frameHint, (first+n-1)/64)
+}
+
+// isGiven reports whether the program has all of n frames from AllocPages, so
+// that it may give them back.
+func isGiven(a, n uint64) bool {
+	first, all := a/pageSize, frameWords*64
+	if a%pageSize != 0 || n == 0 || n > all || first > all-n {
+		return false
+	}
+	for i := first; i < first+n; i++ {
+		if load(givenBits+i/64*8)>>(i%64)&1 == 0 {
+			return false
+		}
+	}
 	return true
 }
 
@@ -383,14 +395,26 @@ const (
 	protExec  = 4
 
 	userTop = 0x7ffffffff000
+	mapBase = 1 << 44 // mappings without a hint begin here
+
+	// What changeRange may need: three tables where either end of the range
+	// splits an entry. A page fault needs three, and its page.
+	tableFrames = 8
+
+	// What is kept back for tables when all else is in use, so that a program
+	// without memory can still give some back.
+	spareFrames = 64
 )
 
 var (
 	rootTable  uint64
-	mapNext    uint64 = 1 << 44 // where mmap without a hint looks first
+	mapNext    uint64 = mapBase // where mmap without a hint looks first
 	usePages1G bool
+	physTop    uint64 // no physical address reaches this (MAXPHYADDR)
+	farMapped  bool   // physical memory is mapped above mapTop too
 )
 
+// tableFrame takes a frame for a table. Callers see to it that there is one.
 func tableFrame() uint64 {
 	a := allocZeroed(1)
 	if a == 0 {
@@ -411,6 +435,11 @@ func initPaging() {
 		if d>>20&1 == 0 {
 			die("ring0: this processor has no execute-disable (CPUID 80000001H:EDX.NX)")
 		}
+	}
+	physTop = 1 << 36 // where CPUID does not say
+	if top >= 0x80000008 {
+		width, _, _, _ := asm.CPUID(0x80000008, 0)
+		physTop = 1 << min(width&0xff, 46)
 	}
 	asm.WRMSR(msrEFER, asm.RDMSR(msrEFER)|1<<11) // NXE
 	rootTable = tableFrame()
@@ -434,7 +463,10 @@ func initPaging() {
 		}
 		mapPhysical(next, addr, ptePresent|pteWrite)
 		mapPhysical(addr, end, rights)
-		next = end
+		if imageStart == 0 {
+			imageStart = addr
+		}
+		imageEnd, next = end, end
 		segs += bootproto.SegmentBytes
 	}
 	mapPhysical(next, mapTop, ptePresent|pteWrite)
@@ -479,7 +511,8 @@ const (
 )
 
 // changeRange applies op to the pages of [start, end). The caller has checked
-// that the range is page-aligned and lies in [mapTop, userTop).
+// that the range is page-aligned, lies in [mapTop, userTop) without physical
+// memory in it, and that tableFrames are free.
 func changeRange(start, end, op, prot uint64) {
 	changeTable(rootTable, 4, start, end, op, prot)
 	asm.WriteCR3(rootTable) // flush: at most a few thousand entries are lost
@@ -506,13 +539,8 @@ func changeTable(table, level, start, end, op, prot uint64) {
 			}
 			store(e, changed(v, op, prot))
 		default:
-			// Part of an entry: a table of 512 like it takes its place.
-			t := tableFrame()
-			for i := range uint64(512) {
-				store(t+8*i, v)
-			}
-			store(e, t|ptePresent|pteWrite)
-			changeTable(t, level-1, a, next, op, prot)
+			// Part of an entry.
+			changeTable(splitEntry(e, v)&pteAddr, level-1, a, next, op, prot)
 		}
 		a = next
 	}
@@ -570,57 +598,88 @@ func freeTable(table, level uint64) {
 	freeFrame(table)
 }
 
-// isFree reports whether nothing is mapped in [start, end).
-func isFree(table, level, start, end uint64) bool {
+// What an entry that maps no table says about its addresses.
+const (
+	areFree     = 1 << iota
+	areMapped   // by the program
+	arePhysical // physical memory
+)
+
+// scan finds the first address in [start, end) that is one of what; end if
+// there is none.
+func scan(table, level, start, end, what uint64) uint64 {
 	size := levelSize(level)
 	for a := start; a < end; {
 		next := min(roundDown(a, size)+size, end)
-		switch v := load(table + a>>(12+9*(level-1))&511*8); {
-		case v == 0:
-		case level == 1 || v&ptePresent == 0 || v&pteLarge != 0:
-			return false
-		case !isFree(v&pteAddr, level-1, a, next):
-			return false
+		v := load(table + a>>(12+9*(level-1))&511*8)
+		switch {
+		case level > 1 && v&(ptePresent|pteLarge) == ptePresent:
+			if found := scan(v&pteAddr, level-1, a, next, what); found != next {
+				return found
+			}
+		case v == 0 && what&areFree != 0,
+			v&pteMapped != 0 && what&areMapped != 0,
+			v != 0 && v&pteMapped == 0 && what&arePhysical != 0:
+			return a
 		}
 		a = next
 	}
-	return true
+	return end
+}
+
+// isFree reports whether nothing is mapped in [start, end).
+func isFree(start, end uint64) bool {
+	return scan(rootTable, 4, start, end, areMapped|arePhysical) == end
 }
 
 // findFree finds n bytes of address space for a mapping, with a page to spare
-// on either side; 0 if there are none. Addresses are not used again.
+// on either side; 0 if there are none. Addresses are used again only when all
+// have been used once.
 func findFree(n uint64) uint64 {
-	for n <= userTop && mapNext+n+2*pageSize <= userTop {
-		a := mapNext + pageSize
-		mapNext = roundUp(a+n, pageSize)
-		if isFree(rootTable, 4, a, mapNext) {
-			return a
+	n += 2 * pageSize
+	for range 2 {
+		for a := mapNext; n <= userTop && a <= userTop-n; {
+			taken := scan(rootTable, 4, a, a+n, areMapped|arePhysical)
+			if taken == a+n {
+				mapNext = a + n - pageSize
+				return a + pageSize
+			}
+			a = scan(rootTable, 4, taken, userTop, areFree)
 		}
+		mapNext = mapBase
 	}
 	return 0
 }
 
-// entry finds the level-1 entry for a, making tables on the way if a is in a
-// reserved range; 0 if a is not mapped or belongs to physical memory's mapping.
+// inProgram reports whether [a, a+n) lies where the program may map.
+func inProgram(a, n uint64) bool {
+	return a >= mapTop && a <= userTop && n <= userTop-a
+}
+
+// entry finds the level-1 entry for a, which the program has mapped, making
+// tables on the way.
 func entry(a uint64) uint64 {
 	table := rootTable
 	for level := uint64(4); level > 1; level-- {
 		e := table + a>>(12+9*(level-1))&511*8
 		v := load(e)
-		if v == 0 || v&pteLarge != 0 && v&ptePresent != 0 {
-			return 0
-		}
 		if v&ptePresent == 0 {
-			t := tableFrame()
-			for i := range uint64(512) {
-				store(t+8*i, v)
-			}
-			v = t | ptePresent | pteWrite
-			store(e, v)
+			v = splitEntry(e, v)
 		}
 		table = v & pteAddr
 	}
 	return table + a>>12&511*8
+}
+
+// splitEntry puts a table of 512 entries like v in v's place at e.
+func splitEntry(e, v uint64) uint64 {
+	t := tableFrame()
+	for i := range uint64(512) {
+		store(t+8*i, v)
+	}
+	v = t | ptePresent | pteWrite
+	store(e, v)
+	return v
 }
 
 // Bits of a page fault's error code (SDM Vol. 3A 4.7).
@@ -630,47 +689,59 @@ const (
 	faultFetch   = 1 << 4
 )
 
-// pageFault gives a demand-zero page its frame. It reports whether the access
-// can be tried again.
-func pageFault(a, code uint64) bool {
+// lookup finds the entry that says what a is, at whichever level.
+func lookup(a uint64) (v, level uint64) {
+	table := rootTable
+	for level = 4; ; level-- {
+		v = load(table + a>>(12+9*(level-1))&511*8)
+		if level == 1 || v&(ptePresent|pteLarge) != ptePresent {
+			return v, level
+		}
+		table = v & pteAddr
+	}
+}
+
+// What came of a page fault.
+const (
+	faultBad      = iota // the program may not do this
+	faultServed          // the access can be tried again
+	faultNoMemory        // it may, but there is no frame for it
+)
+
+// pageFault gives a demand-zero page its frame.
+func pageFault(a, code uint64) uint64 {
 	if code&faultPresent != 0 || a >= userTop {
-		return false
+		return faultBad
 	}
-	e := entry(a)
-	if e == 0 {
-		return false
-	}
-	v := load(e)
+	// A page that can be written or executed can be read (SDM Vol. 3A 4.6.1).
+	v, _ := lookup(a)
 	prot := v >> pteProt & 7
-	need := uint64(protRead)
+	need := uint64(protRead | protWrite | protExec)
 	if code&faultWrite != 0 {
 		need = protWrite
 	} else if code&faultFetch != 0 {
 		need = protExec
 	}
 	if v&pteMapped == 0 || prot&need == 0 || v&ptePresent != 0 {
-		return false
+		return faultBad
+	}
+	if freeFrames < spareFrames {
+		return faultNoMemory
 	}
 
 	// A program that walks through fresh memory gets some pages ahead.
+	e := entry(a)
 	count := uint64(1)
 	if i := e & 0xfff / 8; i > 0 && load(e-8)&ptePresent != 0 {
 		count = min(16, 512-i)
 	}
 	for i := range count {
-		if load(e+8*i) != v {
+		if load(e+8*i) != v || freeFrames < spareFrames && i > 0 {
 			break
 		}
-		f := allocZeroed(1)
-		if f == 0 {
-			if i > 0 {
-				break
-			}
-			outOfMemory()
-		}
-		store(e+8*i, frameEntry(f, prot))
+		store(e+8*i, frameEntry(allocZeroed(1), prot))
 	}
-	return true
+	return faultServed
 }
 
 // present makes [a, a+n) accessible to the kernel; it reports whether the
@@ -679,7 +750,7 @@ func present(a, n uint64, write bool) bool {
 	if n == 0 {
 		return true
 	}
-	if a+n < a || a+n > userTop {
+	if n > userTop || a > userTop-n {
 		return false
 	}
 	for p := roundDown(a, pageSize); p < a+n; p += pageSize {
@@ -691,38 +762,42 @@ func present(a, n uint64, write bool) bool {
 }
 
 func presentPage(a uint64, write bool) bool {
-	table := rootTable
-	for level := uint64(4); ; level-- {
-		v := load(table + a>>(12+9*(level-1))&511*8)
-		if v&ptePresent == 0 {
-			code := uint64(0)
-			if write {
-				code = faultWrite
-			}
-			return v != 0 && pageFault(a, code)
-		}
-		if level == 1 || v&pteLarge != 0 {
-			return !write || v&pteWrite != 0
-		}
-		table = v & pteAddr
+	v, _ := lookup(a)
+	if v&ptePresent != 0 {
+		return (!write || v&pteWrite != 0) && (v&pteMapped != 0 || isPrograms(a))
 	}
+	code := uint64(0)
+	if write {
+		code = faultWrite
+	}
+	return pageFault(a, code) == faultServed
+}
+
+// isPrograms reports whether a, in physical memory, is for the program to use:
+// not RAM that is free, or that the kernel or the program's own mappings use.
+func isPrograms(a uint64) bool {
+	if imageStart <= a && a < imageEnd || a < 1<<20 {
+		return true
+	}
+	if f := a / pageSize; f >= frameWords*64 || load(givenBits+f/64*8)>>(f%64)&1 != 0 {
+		return true
+	}
+	for i := range moduleCount {
+		if m := &modules[i]; a-m.addr < roundUp(m.size, pageSize) {
+			return true
+		}
+	}
+	for i := range memoryMaps {
+		if r := &memoryMap[i]; r.kind == kindRAM && r.start <= a && a < r.end {
+			return false
+		}
+	}
+	return true
 }
 
 // translate gives the physical address behind a mapped one.
-func translate(a uint64) (uint64, bool) {
-	if a >= userTop {
-		return 0, false
-	}
-	table := rootTable
-	for level := uint64(4); ; level-- {
-		v := load(table + a>>(12+9*(level-1))&511*8)
-		if v&ptePresent == 0 {
-			return 0, false
-		}
-		if level == 1 || v&pteLarge != 0 {
-			size := levelSize(level)
-			return v&pteAddr&^(size-1) | a&(size-1), true
-		}
-		table = v & pteAddr
-	}
+func translate(a uint64) uint64 {
+	v, level := lookup(a)
+	size := levelSize(level)
+	return v&pteAddr&^(size-1) | a&(size-1)
 }

@@ -75,11 +75,15 @@ func Physical(addr uint64, n int) ([]byte, error) {
 		return nil, ErrNotActive
 	}
 	end := addr + uint64(n)
-	if n <= 0 || addr < PageSize || end < addr || end > 1<<46 {
-		return nil, fmt.Errorf("ring0: %d bytes of physical memory at %#x: the range must lie from %#x to %#x", n, addr, PageSize, uint64(1)<<46)
+	if n <= 0 || addr < PageSize || end < addr || end > physTop {
+		return nil, fmt.Errorf("ring0: %d bytes of physical memory at %#x: the range must lie from %#x to %#x, this processor's last", n, addr, PageSize, physTop)
 	}
 	if end > mapTop {
-		if _, errno := call(callMapPhysical, uintptr(addr), uintptr(n), 0); errno != 0 && !mappedToItself(addr, end) {
+		_, errno := call(callMapPhysical, uintptr(addr), uintptr(n), 0)
+		if errno == syscall.ENOMEM {
+			return nil, fmt.Errorf("%w: tables to map %d bytes at %#x", ErrNoMemory, n, addr)
+		}
+		if errno != 0 && !mappedToItself(addr, end) {
 			return nil, fmt.Errorf("ring0: physical memory at %#x cannot be mapped: the program uses that address", addr)
 		}
 	}
@@ -189,6 +193,7 @@ func WaitInterrupt(vector uint8, timeout time.Duration) (int, error) {
 	if !Active() {
 		return 0, ErrNotActive
 	}
+	timeout = max(timeout, -1) // the kernel's "for ever"
 	if vector < 32 || vector == vectorIRQ {
 		return 0, fmt.Errorf("ring0: vector %d is not one to wait for: exceptions are delivered as Go panics, and %d is the timer's", vector, vectorIRQ)
 	}

@@ -362,10 +362,10 @@ func TestPipes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := bytes.Repeat([]byte("more than a pipe holds. "), 20000)
-	go func() {
+	go func(w *os.File) {
 		w.Write(want)
 		w.Close()
-	}()
+	}(w)
 	got, err := io.ReadAll(r)
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes of %d came through: %v", len(got), len(want), err)

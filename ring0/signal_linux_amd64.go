@@ -1,5 +1,7 @@
 package ring0
 
+import "math/bits"
+
 // Signals, as the Go runtime uses them: faults become panics, tgkill preempts.
 // The frame is the one of Linux (arch/x86/include/uapi/asm/sigcontext.h).
 
@@ -17,6 +19,12 @@ const (
 	sigURG  = 23
 	sigWNCH = 28
 	sigMax  = 64
+
+	unblockable = 1<<(sigKILL-1) | 1<<(sigSTOP-1)
+
+	// The flags that a signal handler may change, as on Linux: AC, OF, DF, TF,
+	// SF, ZF, AF, PF, CF. Above all not NT, with which IRETQ would fault.
+	handlerFlags = 0x40dd5
 
 	saOnStack = 0x08000000
 	saNoDefer = 0x40000000
@@ -77,6 +85,9 @@ func register(t *thread, i uint64) *uint64 {
 // sendSignal makes sig pending for the thread at a and wakes it if it waits.
 func sendSignal(a, sig uint64) {
 	t := mem[thread](a)
+	if isIgnored(sig) {
+		return
+	}
 	t.pending |= 1 << (sig - 1)
 	if t.state != running && t.sigmask>>(sig-1)&1 == 0 {
 		if t.state == onPipe {
@@ -86,27 +97,32 @@ func sendSignal(a, sig uint64) {
 	}
 }
 
-// deliverPending starts the handler of the current thread's first pending
-// signal. It reports whether the thread can go on.
-func deliverPending(t *thread) bool {
-	for sig := uint64(1); sig <= sigMax; sig++ {
-		if (t.pending&^t.sigmask)>>(sig-1)&1 == 0 {
-			continue
+// isIgnored reports whether nothing is to be done about a signal.
+func isIgnored(sig uint64) bool {
+	switch sig {
+	case sigCHLD, sigCONT, sigURG, sigWNCH:
+		return actions[sig].handler < 2
+	}
+	return actions[sig].handler == 1
+}
+
+// deliverPending starts the handlers of the current thread's pending signals.
+func deliverPending(t *thread) {
+	for {
+		due := t.pending &^ t.sigmask
+		if due == 0 {
+			return
 		}
+		sig := uint64(bits.TrailingZeros64(due)) + 1
 		t.pending &^= 1 << (sig - 1)
-		switch h := actions[sig].handler; {
-		case h == 1:
-		case h == 0:
-			switch sig {
-			case sigCHLD, sigCONT, sigURG, sigWNCH:
-			default:
-				killed(t, sig)
-			}
+		switch {
+		case isIgnored(sig):
+		case actions[sig].handler == 0:
+			killed(sig)
 		default:
 			pushFrame(t, sig, ^uint64(5), pid, 0, 0, 0) // SI_TKILL
 		}
 	}
-	return true
 }
 
 // forceSignal delivers the signal of a fault at once.
@@ -125,13 +141,13 @@ func forceSignal(t *thread, sig, code, addr, trap, err uint64) {
 		putHex(addr)
 		put(" and no signal handler\n")
 		end()
-		killed(t, sig)
+		killed(sig)
 	}
 	pushFrame(t, sig, code, addr, trap, err, addr)
 }
 
 // killed ends the program as a signal with its default action does.
-func killed(_ *thread, sig uint64) {
+func killed(sig uint64) {
 	begin()
 	put("ring0: ended by signal ")
 	putUint(sig)
@@ -140,25 +156,32 @@ func killed(_ *thread, sig uint64) {
 	exitGroup(128 + sig)
 }
 
+// onAltStack reports whether the thread runs on its alternate signal stack.
+func onAltStack(t *thread) bool { return t.rsp-t.altBase-1 < t.altSize }
+
 // pushFrame makes the thread enter the handler of sig.
 func pushFrame(t *thread, sig, code, addr, trap, err, cr2 uint64) {
 	act := &actions[sig]
 	sp := t.rsp - 128 // the red zone
-	onAlt := t.altSize != 0 && t.rsp-t.altBase < t.altSize
+	onAlt := onAltStack(t)
 	if act.flags&saOnStack != 0 && t.altSize != 0 && !onAlt {
-		sp = t.altBase + t.altSize
+		sp, onAlt = t.altBase+t.altSize, true
 	}
 	fpu := roundDown(sp-vectorBytes, 64)
 	f := roundDown(fpu-sfBytes, 16) - 8 // as after a CALL
-	if !present(f, sp-f, true) {
+	if !present(f, sp-f, true) || onAlt && f-t.altBase >= t.altSize || act.handler >= userTop {
 		begin()
 		put("ring0: no room for a signal frame at ")
 		putHex(f)
-		put(", for an exception at rip ")
+		put(", or no handler at ")
+		putHex(act.handler)
+		put(", for signal ")
+		putUint(sig)
+		put(" at rip ")
 		putHex(t.rip)
 		put("\n")
 		end()
-		killed(t, sig)
+		killed(sigSEGV)
 	}
 	copyBytes(fpu, addrOf(t)+vectorOffset, vectorBytes)
 	for i := uint64(0); i < sfBytes; i += 8 {
@@ -194,12 +217,14 @@ func pushFrame(t *thread, sig, code, addr, trap, err, cr2 uint64) {
 func sysSigreturn(t *thread) {
 	f := t.rsp - 8
 	if !present(f, sfBytes, false) {
-		killed(t, sigSEGV)
+		killed(sigSEGV)
 	}
+	flags := t.rflags
 	for i := range uint64(scRegs) {
 		*register(t, i) = load(f + ucRegs + 8*i)
 	}
-	t.sigmask = load(f + ucMask)
+	t.rflags = flags&^handlerFlags | t.rflags&handlerFlags
+	t.sigmask = load(f+ucMask) &^ unblockable
 	if fpu := load(f + scFPU); fpu != 0 && present(fpu, vectorBytes, false) {
 		// XRSTOR faults on a header with bits that the processor does not know;
 		// the program may have written any.
@@ -211,5 +236,8 @@ func sysSigreturn(t *thread) {
 		}
 		mxcsr := addrOf(t) + vectorOffset + 24
 		store32(mxcsr, load32(mxcsr)&0xffff)
+	}
+	if t.rip >= userTop { // IRETQ would fault on what is not canonical
+		t.rip = 0
 	}
 }

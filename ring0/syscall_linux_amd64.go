@@ -15,13 +15,16 @@ const (
 	eNOMEM       = 12
 	eACCES       = 13
 	eFAULT       = 14
+	eBUSY        = 16
 	eEXIST       = 17
+	eNODEV       = 19
 	eNOTDIR      = 20
 	eISDIR       = 21
 	eINVAL       = 22
 	eNFILE       = 23
 	eMFILE       = 24
 	eNOTTY       = 25
+	eFBIG        = 27
 	eNOSPC       = 28
 	eSPIPE       = 29
 	ePIPE        = 32
@@ -76,11 +79,14 @@ func serve(t *thread, nr, a, b, c, d, e uint64) int64 {
 	case 10: // mprotect
 		return sysRange(a, b, opProtect, c&7)
 	case 11: // munmap
+		if b == 0 {
+			return -eINVAL
+		}
 		return sysRange(a, b, opRelease, 0)
 	case 13: // rt_sigaction
-		return sysSigaction(a, b, c)
+		return sysSigaction(a, b, c, d)
 	case 14: // rt_sigprocmask
-		return sysSigprocmask(t, a, b, c)
+		return sysSigprocmask(t, a, b, c, d)
 	case 15: // rt_sigreturn
 		sysSigreturn(t)
 		return kept
@@ -89,9 +95,13 @@ func serve(t *thread, nr, a, b, c, d, e uint64) int64 {
 			return -eBADF
 		}
 		return -eNOTTY
-	case 17: // pread64
-		return sysRead(a, b, c, d)
-	case 18: // pwrite64
+	case 17, 18: // pread64, pwrite64
+		if int64(d) < 0 {
+			return -eINVAL
+		}
+		if nr == 17 {
+			return sysRead(a, b, c, d)
+		}
 		return sysWrite(a, b, c, d)
 	case 19: // readv
 		return sysVector(a, b, c, false)
@@ -100,7 +110,7 @@ func serve(t *thread, nr, a, b, c, d, e uint64) int64 {
 	case 21: // access
 		return sysAccess(atCWD, a)
 	case 22: // pipe
-		return sysPipe(a, 0)
+		return sysPipe(a)
 	case 24: // sched_yield
 		t.rax = 0
 		yield()
@@ -116,6 +126,12 @@ func serve(t *thread, nr, a, b, c, d, e uint64) int64 {
 	case 32: // dup
 		return sysDup(a, never)
 	case 33, 292: // dup2, dup3
+		if b >= maxFiles {
+			return -eBADF
+		}
+		if a == b && nr == 292 {
+			return -eINVAL
+		}
 		return sysDup(a, b)
 	case 35: // nanosleep
 		return sysSleep(a, 0, false)
@@ -134,8 +150,8 @@ func serve(t *thread, nr, a, b, c, d, e uint64) int64 {
 		return sysUname(a)
 	case 72: // fcntl
 		return sysFcntl(a, b, c)
-	case 73, 74, 75, 90, 91, 92, 93, 94, 95, 160, 162, 235, 260, 261, 268, 280:
-		return 0 // flock, fsync, modes, owners, times, umask: accepted
+	case 73, 74, 75, 92, 93, 94, 160, 162, 260:
+		return 0 // flock, fsync, sync, owners, limits: accepted
 	case 76: // truncate
 		return sysTruncatePath(a, b)
 	case 77: // ftruncate
@@ -149,13 +165,21 @@ func serve(t *thread, nr, a, b, c, d, e uint64) int64 {
 	case 82: // rename
 		return sysRename(atCWD, a, atCWD, b)
 	case 83: // mkdir
-		return sysMkdir(atCWD, a)
+		return sysMkdir(atCWD, a, b)
 	case 84: // rmdir
 		return sysUnlink(atCWD, a, true)
 	case 87: // unlink
 		return sysUnlink(atCWD, a, false)
 	case 89: // readlink
 		return sysReadlink(atCWD, a, b, c)
+	case 90: // chmod
+		return sysChmod(atCWD, a, b)
+	case 91: // fchmod
+		return sysFchmod(a, b)
+	case 95: // umask
+		old := umask
+		umask = a & 0o777
+		return int64(old)
 	case 96: // gettimeofday
 		return sysTimeOfDay(a)
 	case 97: // getrlimit
@@ -171,6 +195,9 @@ func serve(t *thread, nr, a, b, c, d, e uint64) int64 {
 	case 158: // arch_prctl
 		if a != 0x1002 { // ARCH_SET_FS
 			return -eINVAL
+		}
+		if b >= userTop {
+			return -ePERM
 		}
 		t.fs = b
 		return 0
@@ -222,28 +249,35 @@ func serve(t *thread, nr, a, b, c, d, e uint64) int64 {
 	case 257: // openat
 		return sysOpenAt(a, b, c)
 	case 258: // mkdirat
-		return sysMkdir(a, b)
+		return sysMkdir(a, b, c)
 	case 262: // newfstatat
-		if c != 0 && present(b, 1, false) && load8(b) == 0 && d&0x1000 != 0 { // AT_EMPTY_PATH
+		if d&0x1000 != 0 && present(b, 1, false) && load8(b) == 0 { // AT_EMPTY_PATH
 			return sysFstat(a, c)
 		}
 		return sysStat(a, b, c)
 	case 263: // unlinkat
 		return sysUnlink(a, b, c&0x200 != 0) // AT_REMOVEDIR
 	case 264, 316: // renameat, renameat2
+		if nr == 316 && e != 0 {
+			return -eINVAL // no flag is known
+		}
 		return sysRename(a, b, c, d)
 	case 267: // readlinkat
 		return sysReadlink(a, b, c, d)
+	case 268, 452: // fchmodat, fchmodat2
+		return sysChmod(a, b, c)
 	case 269, 439: // faccessat, faccessat2
 		return sysAccess(a, b)
+	case 280: // utimensat
+		return sysUtimes(a, b, c)
 	case 284, 290: // eventfd, eventfd2
-		return sysEventfd(a)
+		return newFile(fileEvent, a&0xffffffff, oReadWrite)
 	case 291, 213: // epoll_create1, epoll_create
-		return newFile(fileEpoll, 0)
+		return newFile(fileEpoll, 0, oReadWrite)
 	case 293: // pipe2
-		return sysPipe(a, b)
+		return sysPipe(a)
 	case 302: // prlimit64
-		if c != 0 || d == 0 {
+		if d == 0 {
 			return 0
 		}
 		return sysLimit(b, d)
@@ -253,25 +287,22 @@ func serve(t *thread, nr, a, b, c, d, e uint64) int64 {
 	case callAllocPages:
 		return sysAllocPages(a, b, c)
 	case callFreePages:
-		if !freeRange(a, b) {
+		if !isGiven(a, b) {
 			return -eINVAL
 		}
+		setFrames(givenBits, a/pageSize, a/pageSize+b, false)
+		freeRange(a, b)
 		return 0
 	case callTranslate:
-		if !present(a, 1, false) {
+		if a >= userTop {
 			return -eFAULT
 		}
-		p, _ := translate(a)
-		return int64(p)
+		if v, _ := lookup(a); v&ptePresent == 0 && !present(a, 1, false) {
+			return -eFAULT
+		}
+		return int64(translate(a))
 	case callMapPhysical:
-		if b == 0 || a+b < a || a+b > 1<<46 {
-			return -eINVAL
-		}
-		if !isFree(rootTable, 4, max(roundDown(a, pageSize), mapTop), max(roundUp(a+b, pageSize), mapTop)) {
-			return -eEXIST
-		}
-		mapPhysical(roundDown(a, pageSize), roundUp(a+b, pageSize), ptePresent|pteWrite)
-		return 0
+		return sysMapPhysical(a, b)
 	case callWaitVector:
 		return sysWaitVector(a, b)
 	case callSetGate:
@@ -284,6 +315,27 @@ func serve(t *thread, nr, a, b, c, d, e uint64) int64 {
 	return -eNOSYS
 }
 
+// sysMapPhysical maps physical memory to itself as far as it is not yet.
+func sysMapPhysical(a, n uint64) int64 {
+	if n == 0 || n > physTop || a > physTop-n {
+		return -eINVAL
+	}
+	start, end := max(roundDown(a, pageSize), mapTop), max(roundUp(a+n, pageSize), mapTop)
+	if !isFree(start, end) {
+		return -eEXIST
+	}
+	filled := uint64(levelSize(3)) // by the pages of one table
+	if usePages1G {
+		filled = levelSize(4)
+	}
+	if (end-start)/filled+spareFrames > freeFrames {
+		return -eNOMEM
+	}
+	farMapped = farMapped || start < end
+	mapPhysical(start, end, ptePresent|pteWrite)
+	return 0
+}
+
 // exitGroup ends the program: its files go out, then its status.
 func exitGroup(status uint64) {
 	sendFiles()
@@ -291,61 +343,79 @@ func exitGroup(status uint64) {
 }
 
 func sysMmap(addr, n, prot, flags, fd uint64) int64 {
-	const fixed, fixedNoReplace, anonymous = 0x10, 0x100000, 0x20
-	if n == 0 || n > userTop || addr%pageSize != 0 {
+	const shared, private, fixed, anonymous, noReplace = 1, 2, 0x10, 0x20, 0x100000
+	if n == 0 || flags&(shared|private) == 0 {
 		return -eINVAL
 	}
-	n = roundUp(n, pageSize)
-	if flags&anonymous == 0 {
-		return mapFile(n, prot, flags, fd)
+	if n > userTop || freeFrames < tableFrames {
+		return -eNOMEM
 	}
-	switch {
-	case flags&fixed != 0:
-		if addr < mapTop || addr+n > userTop {
+	n = roundUp(n, pageSize)
+	exact := flags&(fixed|noReplace) != 0
+	if exact && addr%pageSize != 0 {
+		return -eINVAL
+	}
+	addr = roundDown(addr, pageSize)
+
+	var f *file
+	if flags&anonymous == 0 {
+		if f = fileOf(fd); f == nil {
+			return -eBADF
+		}
+		if f.flags&oAccess == oWriteOnly {
+			return -eACCES
+		}
+		// What one mapping writes nobody else would see.
+		if f.kind != fileRegular || inodeAt(f.inode).kind == inodeDir || flags&shared != 0 && prot&protWrite != 0 {
+			return -eNODEV
+		}
+		if self().r9%pageSize != 0 {
 			return -eINVAL
 		}
-	case addr >= mapTop && addr+n <= userTop && isFree(rootTable, 4, addr, addr+n):
-		// the hint can be had
-	case flags&fixedNoReplace != 0:
-		return -eEXIST
-	default:
-		if addr = findFree(n); addr == 0 {
+	}
+	switch {
+	case !inProgram(addr, n) && exact:
+		return -ePERM
+	case !inProgram(addr, n), !isFree(addr, addr+n):
+		if flags&noReplace != 0 {
+			return -eEXIST
+		}
+		if exact {
+			if hasPhysical(addr, addr+n) {
+				return -ePERM
+			}
+		} else if addr = findFree(n); addr == 0 {
 			return -eNOMEM
 		}
+	}
+	if f != nil {
+		return mapFile(f.inode, addr, n, prot&7, self().r9)
 	}
 	changeRange(addr, addr+n, opReserve, prot&7)
 	return int64(addr)
 }
 
-// mapFile maps a private copy of a file.
-func mapFile(n, prot, flags, fd uint64) int64 {
-	f := fileOf(fd)
-	if f == nil || f.kind != fileRegular {
-		return -eBADF
+// mapFile maps a copy of a file's contents.
+func mapFile(ino, addr, n, prot, offset uint64) int64 {
+	m := uint64(0)
+	if size := inodeAt(ino).size; offset < size {
+		m = min(n, size-offset)
 	}
-	if flags&2 == 0 { // MAP_PRIVATE
-		return -eINVAL
-	}
-	offset := self().r9
-	addr := findFree(n)
-	if addr == 0 {
+	// Pages, and the tables they need.
+	if pages := m / pageSize; pages+pages/512+2*spareFrames > freeFrames {
 		return -eNOMEM
 	}
 	changeRange(addr, addr+n, opReserve, protRead|protWrite)
-	size := inodeAt(f.inode).size
-	if offset < size {
-		m := min(n, size-offset)
-		if m/pageSize+64 > freeFrames {
-			changeRange(addr, addr+n, opRelease, 0)
-			return -eNOMEM
-		}
-		if !present(addr, m, true) {
-			return -eFAULT
-		}
-		readInode(f.inode, addr, m, offset)
+	if present(addr, m, true) {
+		readInode(ino, addr, m, offset)
 	}
-	changeRange(addr, addr+n, opProtect, prot&7)
+	changeRange(addr, addr+n, opProtect, prot)
 	return int64(addr)
+}
+
+// hasPhysical reports whether physical memory is mapped in a range above mapTop.
+func hasPhysical(start, end uint64) bool {
+	return farMapped && scan(rootTable, 4, start, end, arePhysical) != end
 }
 
 // sysRange applies munmap, mprotect or madvise; physical memory's mapping is
@@ -354,40 +424,46 @@ func sysRange(a, n, op, prot uint64) int64 {
 	if a%pageSize != 0 || n > userTop {
 		return -eINVAL
 	}
-	n = roundUp(n, pageSize)
 	if n == 0 {
 		return 0
 	}
-	if a < mapTop || a+n > userTop {
+	end := a + roundUp(n, pageSize)
+	switch {
+	case !inProgram(a, end-a), hasPhysical(a, end):
 		return -eINVAL
+	case freeFrames < tableFrames,
+		op == opProtect && scan(rootTable, 4, a, end, areFree) != end:
+		return -eNOMEM
 	}
-	changeRange(a, a+n, op, prot)
+	changeRange(a, end, op, prot)
 	return 0
 }
 
-func sysSigaction(sig, act, old uint64) int64 {
-	if sig == 0 || sig > sigMax {
+func sysSigaction(sig, act, old, size uint64) int64 {
+	if sig == 0 || sig > sigMax || size != 8 {
 		return -eINVAL
+	}
+	if act != 0 && !present(act, 32, false) || old != 0 && !present(old, 32, true) {
+		return -eFAULT
+	}
+	if act != 0 && (sig == sigKILL || sig == sigSTOP) {
+		return -eINVAL
+	}
+	was := actions[sig]
+	if act != 0 {
+		actions[sig] = *mem[sigAction](act)
+		actions[sig].mask &^= unblockable
 	}
 	if old != 0 {
-		if !present(old, 32, true) {
-			return -eFAULT
-		}
-		*mem[sigAction](old) = actions[sig]
-	}
-	if act != 0 {
-		if sig == sigKILL || sig == sigSTOP {
-			return -eINVAL
-		}
-		if !present(act, 32, false) {
-			return -eFAULT
-		}
-		actions[sig] = *mem[sigAction](act)
+		*mem[sigAction](old) = was
 	}
 	return 0
 }
 
-func sysSigprocmask(t *thread, how, set, old uint64) int64 {
+func sysSigprocmask(t *thread, how, set, old, size uint64) int64 {
+	if size != 8 {
+		return -eINVAL
+	}
 	if set != 0 && !present(set, 8, false) || old != 0 && !present(old, 8, true) {
 		return -eFAULT
 	}
@@ -403,7 +479,7 @@ func sysSigprocmask(t *thread, how, set, old uint64) int64 {
 		default:
 			return -eINVAL
 		}
-		t.sigmask &^= 1<<(sigKILL-1) | 1<<(sigSTOP-1)
+		t.sigmask &^= unblockable
 	}
 	if old != 0 {
 		store(old, mask)
@@ -412,27 +488,33 @@ func sysSigprocmask(t *thread, how, set, old uint64) int64 {
 }
 
 func sysSigaltstack(t *thread, set, old uint64) int64 {
-	const disable = 2
-	if old != 0 {
-		if !present(old, 24, true) {
-			return -eFAULT
-		}
-		store(old, t.altBase)
-		store(old+8, t.altFlags)
-		store(old+16, t.altSize)
-		if t.altSize == 0 {
-			store(old+8, disable)
-		}
+	const disable, minSize = 2, 2048 // MINSIGSTKSZ
+	if set != 0 && !present(set, 24, false) || old != 0 && !present(old, 24, true) {
+		return -eFAULT
+	}
+	base, flags, size := t.altBase, t.altFlags, t.altSize
+	if size == 0 {
+		flags = disable
 	}
 	if set != 0 {
-		if !present(set, 24, false) {
-			return -eFAULT
-		}
-		if load32(set+8)&disable != 0 {
+		newFlags, newSize := uint64(load32(set+8)), load(set+16)
+		switch {
+		case onAltStack(t):
+			return -ePERM
+		case newFlags == disable:
 			t.altBase, t.altSize, t.altFlags = 0, 0, 0
-		} else {
-			t.altBase, t.altFlags, t.altSize = load(set), 0, load(set+16)
+		case newFlags > 1: // SS_ONSTACK means nothing here
+			return -eINVAL
+		case newSize < minSize:
+			return -eNOMEM
+		default:
+			t.altBase, t.altSize, t.altFlags = load(set), newSize, 0
 		}
+	}
+	if old != 0 {
+		store(old, base)
+		store(old+8, flags)
+		store(old+16, size)
 	}
 	return 0
 }
@@ -442,6 +524,9 @@ func sysClone(t *thread, flags, stack, childTID, tls uint64) int64 {
 	if flags&vm == 0 || flags&thr == 0 {
 		return -eNOSYS // one process is all there is
 	}
+	if flags&settls != 0 && tls >= userTop {
+		return -ePERM
+	}
 	a := newThread()
 	if a == 0 {
 		return -eAGAIN
@@ -450,7 +535,10 @@ func sysClone(t *thread, flags, stack, childTID, tls uint64) int64 {
 	tid := n.tid
 	*n = *t
 	copyBytes(a+vectorOffset, current+vectorOffset, vectorBytes)
-	n.tid, n.rax, n.rsp = tid, 0, stack
+	n.tid, n.rax = tid, 0
+	if stack != 0 {
+		n.rsp = stack
+	}
 	n.next, n.pending, n.altBase, n.altSize, n.clearTID = 0, 0, 0, 0, 0
 	if flags&settls != 0 {
 		n.fs = tls
@@ -516,17 +604,16 @@ func sysFutex(addr, op, val, timeout uint64) int64 {
 			if err != 0 {
 				return err
 			}
-			deadline = d
 			if op&0x7f == 0 {
 				deadline = after(d)
-			} else if op&0x100 != 0 { // FUTEX_CLOCK_REALTIME
-				deadline = max(d, epoch) - epoch
+			} else {
+				deadline = until(d, op&0x100 != 0) // FUTEX_CLOCK_REALTIME
 			}
 		}
 		block(onFutex, addr, deadline)
 		return kept
 	case 1, 10: // FUTEX_WAKE, FUTEX_WAKE_BITSET
-		return futexWake(addr, val)
+		return futexWake(addr, val&0xffffffff)
 	}
 	return -eNOSYS
 }
@@ -552,11 +639,32 @@ func readTime(p uint64) (uint64, int64) {
 	if int64(s) < 0 || ns >= second {
 		return 0, -eINVAL
 	}
-	return min(s, never/second/4)*second + ns, 0
+	return min(s, farFuture/second)*second + ns, 0
 }
 
+// farFuture is 146 years: a deadline behind it is none, and the clock stays
+// within what an int64 of nanoseconds holds.
+const farFuture = 1 << 62
+
 // after is the deadline d nanoseconds from now.
-func after(d uint64) uint64 { return max(min(now()+d, never-1), 1) }
+func after(d uint64) uint64 {
+	t := now()
+	if d >= farFuture || t+d >= farFuture {
+		return 0
+	}
+	return max(t+d, 1)
+}
+
+// until is the deadline at time d of the monotonic clock, or the wall clock.
+func until(d uint64, wall bool) uint64 {
+	if wall {
+		d = max(d, epoch) - epoch
+	}
+	if d >= farFuture {
+		return 0
+	}
+	return max(d, 1)
+}
 
 func sysSleep(req, clock uint64, absolute bool) int64 {
 	d, err := readTime(req)
@@ -564,10 +672,7 @@ func sysSleep(req, clock uint64, absolute bool) int64 {
 		return err
 	}
 	if absolute {
-		if clock == 0 {
-			d = max(d, epoch) - epoch
-		}
-		d = max(d, 1)
+		d = until(d, clock == 0)
 	} else {
 		d = after(d)
 	}
@@ -673,6 +778,7 @@ func sysAllocPages(n, align, limit uint64) int64 {
 	if a == 0 {
 		return -eNOMEM
 	}
+	setFrames(givenBits, a/pageSize, a/pageSize+n, true)
 	clearPages(a, n)
 	return int64(a)
 }
@@ -707,7 +813,7 @@ const pipeSize = 16 * pageSize
 
 type pipe struct{ head, tail, readers, writers uint64 }
 
-func sysPipe(p, _ uint64) int64 {
+func sysPipe(p uint64) int64 {
 	if !present(p, 8, true) {
 		return -eFAULT
 	}
@@ -716,8 +822,8 @@ func sysPipe(p, _ uint64) int64 {
 		return -eNOMEM
 	}
 	*mem[pipe](a) = pipe{}
-	r := newFile(filePipeRead, a)
-	w := newFile(filePipeWrite, a)
+	r := newFile(filePipeRead, a, oReadOnly)
+	w := newFile(filePipeWrite, a, oWriteOnly)
 	if r < 0 || w < 0 {
 		if r >= 0 {
 			dropFD(uint64(r))
@@ -808,25 +914,38 @@ func closePipe(a uint64, reader bool) {
 // watches event descriptors. Files and pipes are refused as Linux refuses files,
 // and the runtime then uses blocking calls on them.
 
-func sysEventfd(initial uint64) int64 { return newFile(fileEvent, initial) }
-
 func sysEpollCtl(ep, op, fd, event uint64) int64 {
 	e, f := fileOf(ep), fileOf(fd)
-	if e == nil || f == nil || e.kind != fileEpoll {
+	if e == nil || f == nil {
 		return -eBADF
+	}
+	if e.kind != fileEpoll {
+		return -eINVAL
 	}
 	if f.kind != fileEvent {
 		return -ePERM
 	}
+	watched := e.inode == fd+1
 	switch op {
 	case 1, 3: // EPOLL_CTL_ADD, EPOLL_CTL_MOD
 		if !present(event, 12, false) {
 			return -eFAULT
 		}
+		switch {
+		case op == 1 && watched:
+			return -eEXIST
+		case op == 1 && e.inode != 0:
+			return -eNOSPC // one is all that the runtime needs
+		case op == 3 && !watched:
+			return -eNOENT
+		}
 		e.inode = fd + 1
 		e.pos = load(event + 4) // the program's data; the event is packed
 		return 0
 	case 2: // EPOLL_CTL_DEL
+		if !watched {
+			return -eNOENT
+		}
 		e.inode = 0
 		return 0
 	}
@@ -835,13 +954,16 @@ func sysEpollCtl(ep, op, fd, event uint64) int64 {
 
 func sysEpollWait(ep, events, n, timeout uint64) int64 {
 	e := fileOf(ep)
-	if e == nil || e.kind != fileEpoll {
+	if e == nil {
 		return -eBADF
 	}
-	if int32(n) <= 0 || !present(events, 12, true) {
+	if e.kind != fileEpoll || int32(n) <= 0 {
 		return -eINVAL
 	}
-	if f := fileOf(e.inode - 1); e.inode != 0 && f != nil && f.inode != 0 {
+	if !present(events, 12, true) {
+		return -eFAULT
+	}
+	if f := fileOf(e.inode - 1); f != nil && f.kind == fileEvent && f.inode != 0 {
 		storeEvent(events, e)
 		return 1
 	}
@@ -868,7 +990,11 @@ func signalEvent(fd uint64) {
 		if t.state != onEpoll {
 			continue
 		}
-		if e := fileOf(t.wait); e != nil && e.inode == fd+1 {
+		if e := fileOf(t.wait); e != nil && e.kind == fileEpoll && e.inode == fd+1 {
+			if !present(t.rsi, 12, true) { // it was when the call began
+				wake(a, -eFAULT)
+				continue
+			}
 			storeEvent(t.rsi, e)
 			wake(a, 1)
 		}
