@@ -764,7 +764,7 @@ func present(a, n uint64, write bool) bool {
 func presentPage(a uint64, write bool) bool {
 	v, _ := lookup(a)
 	if v&ptePresent != 0 {
-		return (!write || v&pteWrite != 0) && (v&pteMapped != 0 || isPrograms(a))
+		return (!write || v&pteWrite != 0) && (v&pteMapped != 0 || isPrograms(a, write))
 	}
 	code := uint64(0)
 	if write {
@@ -775,9 +775,12 @@ func presentPage(a uint64, write bool) bool {
 
 // isPrograms reports whether a, in physical memory, is for the program to use:
 // not RAM that is free, or that the kernel or the program's own mappings use.
-func isPrograms(a uint64) bool {
-	if imageStart <= a && a < imageEnd || a < 1<<20 {
+func isPrograms(a uint64, write bool) bool {
+	if imageStart <= a && a < imageEnd || a < 1<<20 || active == 0 {
 		return true
+	}
+	if a-params < load(params+bootproto.ParamSize) {
+		return !write // the arguments and the environment
 	}
 	if f := a / pageSize; f >= frameWords*64 || load(givenBits+f/64*8)>>(f%64)&1 != 0 {
 		return true
