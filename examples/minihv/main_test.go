@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/govtx/vtx/asm"
+	"github.com/govtx/vtx/internal/machine"
+	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/ring0"
+)
+
+// build builds minihv as a user would.
+func build(t *testing.T) string {
+	t.Helper()
+	if ring0.Active() {
+		t.Skip("this test boots machines; it runs on the host")
+	}
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("needs the go command")
+	}
+	exe := filepath.Join(t.TempDir(), "minihv")
+	cmd := exec.Command("go", "build", "-o", exe, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1")
+	text, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", text)
+	return exe
+}
+
+// boot boots minihv and returns what it printed and its exit status.
+func boot(t *testing.T, cfg machine.Config) (stdout, stderr string, status int) {
+	t.Helper()
+	tool := map[string]string{machine.Bochs: "bochs", machine.QEMU: "qemu-system-x86_64"}[cfg.Machine]
+	if _, err := exec.LookPath(tool); err != nil {
+		t.Skip(map[string]string{
+			machine.Bochs: "needs Bochs: apt-get install bochs bochsbios vgabios",
+			machine.QEMU:  "needs QEMU: apt-get install qemu-system-x86",
+		}[cfg.Machine])
+	}
+	var out, err bytes.Buffer
+	cfg.Stdout, cfg.Stderr, cfg.Timeout = &out, &err, 2*time.Minute
+	res, e := machine.Run(context.Background(), cfg)
+	require.NoError(t, e, "%s%s", out.String(), err.String())
+	require.True(t, res.Exited)
+	return out.String(), err.String(), res.Status
+}
+
+var exitLine = regexp.MustCompile(`(?m)^exit +(\d+)  (.+?) +qualification (\S+) +rip (\S+)  length (\d+)  (.*)$`)
+
+// exits is the guest's way: reason, qualification, RIP, instruction length, and
+// what was done.
+var exits = [][]string{
+	{"CPUID", "0x0", "0x8005", "2", "answered leaf 0x40000000"},
+	{"VMCALL", "0x0", "0x800c", "3", `the guest says hello to "vtx "`},
+	{"EPT violation", "0x181", "0x8016", "3", "mapped a page at 0x100000"},
+	{"VMCALL", "0x0", "0x801e", "3", "the guest read 0x1122334455667788"},
+	{"HLT", "0x0", "0x8021", "1", "the guest is done"},
+}
+
+// checkExits checks what minihv prints of a guest's whole way.
+func checkExits(t *testing.T, stdout string) {
+	t.Helper()
+	// The timer may strike while the guest runs.
+	var got [][]string
+	interrupts := 0
+	for i, m := range exitLine.FindAllStringSubmatch(stdout, -1) {
+		require.Equal(t, strconv.Itoa(i+1), m[1])
+		if m[2] == "external interrupt" {
+			require.Equal(t, "left to the host", m[6])
+			interrupts++
+			continue
+		}
+		got = append(got, m[2:])
+	}
+	require.Equal(t, exits, got, stdout)
+
+	counts := "    1  CPUID\n    1  HLT\n    2  VMCALL\n    1  EPT violation\n"
+	if interrupts > 0 {
+		counts = fmt.Sprintf("%5d  external interrupt\n", interrupts) + counts
+	}
+	counts += fmt.Sprintf("%5d  exits in all\n", len(exits)+interrupts)
+	_, after, _ := strings.Cut(stdout, "the guest is done\n\n")
+	require.Equal(t, counts, after)
+}
+
+func TestOnBochs(t *testing.T) {
+	exe := build(t)
+	for model, processor := range map[string]string{
+		"corei7_skylake_x": "VMX revision 0x2b, IA32_FEATURE_CONTROL 0x5, EPT_VPID_CAP 0xf0106334141",
+		"corei7_icelake_u": "VMX revision 0x4, IA32_FEATURE_CONTROL 0x5, EPT_VPID_CAP 0xf0106334141",
+		"tigerlake":        "VMX revision 0x4, IA32_FEATURE_CONTROL 0x5, EPT_VPID_CAP 0xf0106b34141",
+	} {
+		t.Run(model, func(t *testing.T) {
+			t.Parallel()
+			stdout, stderr, status := boot(t, machine.Config{Program: exe, Machine: machine.Bochs, CPU: model})
+			require.Zero(t, status, stderr)
+			require.Empty(t, stderr)
+			require.True(t, strings.HasPrefix(stdout, "processor  "+processor+
+				"\nguest      64-bit, 64 KiB, paging on, entry 0x8000, EPTP 0x"), stdout)
+
+			checkExits(t, stdout)
+		})
+	}
+}
+
+// What keeps the guest from its end: a clear message, and status 1.
+func TestFailures(t *testing.T) {
+	exe := build(t)
+	for _, tt := range []struct {
+		name         string
+		cfg          machine.Config
+		want, stdout string
+	}{
+		{"too few exits", machine.Config{Machine: machine.Bochs, Args: []string{"-exits", "2"}},
+			"minihv: the guest did not halt within 2 exits\n", "\n    2  exits in all\n"},
+		{"no VMX, Pentium 4", machine.Config{Machine: machine.Bochs, CPU: "p4_prescott_celeron_336"},
+			"minihv: this processor has no VMX (CPUID leaf 1, ECX bit 5 is 0): choose a CPU model that has it\n", ""},
+		{"no VMX, AMD", machine.Config{Machine: machine.Bochs, CPU: "ryzen"},
+			"minihv: this processor has no VMX (CPUID leaf 1, ECX bit 5 is 0): choose a CPU model that has it\n", ""},
+		{"no VMX, QEMU", machine.Config{Machine: machine.QEMU},
+			"minihv: this processor has no VMX (CPUID leaf 1, ECX bit 5 is 0): choose a CPU model that has it\n", ""},
+		{"no VMX, QEMU's disk", machine.Config{Machine: machine.QEMU, Disk: true},
+			"minihv: this processor has no VMX (CPUID leaf 1, ECX bit 5 is 0): choose a CPU model that has it\n", ""},
+		{"no EPT", machine.Config{Machine: machine.Bochs, CPU: "core2_penryn_t9600"},
+			"minihv: this processor has no EPT: choose a CPU model that has it\n", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			tt.cfg.Program = exe
+			stdout, stderr, status := boot(t, tt.cfg)
+			require.Equal(t, 1, status)
+			require.Equal(t, tt.want, stderr)
+			require.True(t, strings.HasSuffix(stdout, tt.stdout), stdout)
+			require.NotContains(t, stdout, "the guest is done")
+		})
+	}
+}
+
+func TestAsProcess(t *testing.T) {
+	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
+		t.Skip("needs linux/amd64")
+	}
+	cmd := exec.Command(build(t))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	require.ErrorAs(t, cmd.Run(), new(*exec.ExitError))
+	require.Equal(t, 1, cmd.ProcessState.ExitCode())
+	require.Equal(t, "minihv: this program runs in ring 0: build it with CGO_ENABLED=0 and boot it with 'vtx boot'\n", stderr.String())
+}
+
+// VMX operation can be left, with a guest's work done or not, and entered again.
+func TestInRing0(t *testing.T) {
+	if !ring0.Active() {
+		t.Skip("needs ring 0")
+	}
+	if _, _, features, _ := asm.CPUID(1, 0); features>>5&1 == 0 {
+		t.Skip("needs a processor with VMX")
+	}
+	require.NoError(t, run(1000))
+	require.ErrorContains(t, run(3), "did not halt within 3 exits")
+	require.NoError(t, run(1000))
+}
+
+// skylake holds the MSRs that checkVMX reads, as Bochs' corei7_skylake_x has them.
+var skylake = map[uint32]uint64{
+	msrFeatureControl: 5,
+	msrVMXBasic:       0x00d810000000002b,
+	msrPrimary:        0xf7f9fffe0401e172,
+	msrSecondary:      0x02177fff00000000,
+	msrEPTCap:         0x00000f0106334141,
+}
+
+func TestCheckVMX(t *testing.T) {
+	const vmx = 1 << 5
+	for _, tt := range []struct {
+		name     string
+		features uint32
+		change   map[uint32]uint64 // of skylake's MSRs
+		stuck    bool              // WRMSR changes nothing
+		absent   []uint32          // MSRs that must not be read
+		feature  uint64            // IA32_FEATURE_CONTROL in the end
+		err      string
+	}{
+		{name: "ready", features: vmx, feature: 5},
+		{name: "left open by the firmware", features: vmx, change: map[uint32]uint64{msrFeatureControl: 0}, feature: 5},
+		{name: "open, other bits set", features: vmx, change: map[uint32]uint64{msrFeatureControl: 1 << 20}, feature: 1<<20 | 5},
+		{name: "no VMX", features: ^uint32(vmx), absent: []uint32{msrFeatureControl, msrVMXBasic, msrPrimary, msrSecondary, msrEPTCap},
+			err: "this processor has no VMX"},
+		{name: "locked off", features: vmx, change: map[uint32]uint64{msrFeatureControl: 1}, absent: []uint32{msrVMXBasic},
+			err: "the firmware has locked VMX off (IA32_FEATURE_CONTROL is 0x1, bit 2 is 0): enable it in the firmware's setup"},
+		{name: "locked to SMX", features: vmx, change: map[uint32]uint64{msrFeatureControl: 3},
+			err: "the firmware has locked VMX off (IA32_FEATURE_CONTROL is 0x3, bit 2 is 0): enable it in the firmware's setup"},
+		{name: "cannot be turned on", features: vmx, change: map[uint32]uint64{msrFeatureControl: 0}, stuck: true,
+			err: "the firmware has locked VMX off (IA32_FEATURE_CONTROL is 0x0"},
+		{name: "uncached regions", features: vmx, change: map[uint32]uint64{msrVMXBasic: 0x00c010000000002b},
+			err: "VMCS regions need memory type 0, not write-back (IA32_VMX_BASIC is 0xc010000000002b)"},
+		{name: "no secondary controls", features: vmx, change: map[uint32]uint64{msrPrimary: 0x77f9fffe0401e172},
+			absent: []uint32{msrSecondary, msrEPTCap}, err: "this processor has no EPT"},
+		{name: "no EPT", features: vmx, change: map[uint32]uint64{msrSecondary: 0x0000000100000000},
+			absent: []uint32{msrEPTCap}, err: "this processor has no EPT"},
+		{name: "no 4-level EPT", features: vmx, change: map[uint32]uint64{msrEPTCap: 0xf0106334101},
+			err: "EPT lacks 4-level walks or write-back tables (IA32_VMX_EPT_VPID_CAP is 0xf0106334101)"},
+		{name: "uncached EPT", features: vmx, change: map[uint32]uint64{msrEPTCap: 0xf0106330141},
+			err: "EPT lacks 4-level walks or write-back tables (IA32_VMX_EPT_VPID_CAP is 0xf0106330141)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			msrs := maps.Clone(skylake)
+			maps.Copy(msrs, tt.change)
+			for _, msr := range tt.absent {
+				delete(msrs, msr)
+			}
+			caps, err := checkVMX(tt.features, func(msr uint32) uint64 {
+				v, ok := msrs[msr]
+				require.True(t, ok, "read of MSR %#x", msr)
+				return v
+			}, func(msr uint32, v uint64) {
+				require.Equal(t, uint32(msrFeatureControl), msr)
+				require.Zero(t, msrs[msr]&1, "a locked MSR was written")
+				if !tt.stuck {
+					msrs[msr] = v
+				}
+			})
+			if tt.err != "" {
+				require.ErrorContains(t, err, tt.err)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, capabilities{msrs[msrVMXBasic], tt.feature, msrs[msrEPTCap]}, caps)
+		})
+	}
+}
