@@ -94,8 +94,15 @@ func (f *bootFlags) run(args []string) (int, error) {
 		return 0, errors.New("no program named")
 	}
 	c := &f.Config
+	if c.Timeout <= 0 {
+		return 0, fmt.Errorf("-timeout %v: it must be more than 0", c.Timeout)
+	}
+	if c.Clock == 0 {
+		return 0, errors.New("-clock 0: it must be more than 0")
+	}
 	if err := f.complete(args); err != nil {
-		return 0, err
+		complain(err)
+		return statusFailure, nil
 	}
 	ctx, stop := stopSignals(context.Background())
 	res, err := machine.Run(ctx, *c)
@@ -129,15 +136,9 @@ func (f *bootFlags) run(args []string) (int, error) {
 // complete turns flags and arguments into the rest of the Config.
 func (f *bootFlags) complete(args []string) error {
 	c := &f.Config
-	if c.Timeout <= 0 {
-		return fmt.Errorf("-timeout %v: it must be more than 0", c.Timeout)
-	}
-	if c.Clock == 0 {
-		return errors.New("-clock 0: it must be more than 0")
-	}
 	dir, err := os.Getwd()
 	if err != nil {
-		return err
+		return fmt.Errorf("the working directory cannot be told (%w): change to another", err)
 	}
 	c.Program, c.Args, c.Dir = args[0], args[1:], dir
 	c.Env = mergeEnv(machine.GuestEnv(os.Environ()), f.env)

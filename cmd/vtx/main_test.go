@@ -430,3 +430,25 @@ func TestEnvFlags(t *testing.T) {
 	require.Equal(t, 5, *mem)
 	require.Equal(t, []string{"prog", "-m", "7"}, fs.Args())
 }
+
+// Places that are not there are trouble of vtx's own, not of the command line.
+func TestBadPlaces(t *testing.T) {
+	s := newSession(t)
+	s.fake(t, exitFrame(0), "exit=0")
+	self, err := os.Executable()
+	require.NoError(t, err)
+	for _, tc := range []struct{ name, script, want string }{
+		{"temporary directory", `TMPDIR=/nonexistent exec "$0" boot ./prog`, "set TMPDIR to a directory that can be written"},
+		{"working directory", `mkdir gone && cd gone && rmdir ../gone && exec "$0" boot "$1"`, "the working directory cannot be told"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cmd := s.command()
+			cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", tc.script, self, filepath.Join(s.dir, "prog")}
+			out, err := cmd.CombinedOutput()
+			require.Error(t, err)
+			require.Equal(t, 125, cmd.ProcessState.ExitCode(), "%s", out)
+			require.Contains(t, string(out), tc.want)
+			s.clean(t)
+		})
+	}
+}

@@ -2,6 +2,7 @@ package bootimage
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,6 +87,20 @@ func TestGoProgramsRefused(t *testing.T) {
 	t.Run("windows", func(t *testing.T) {
 		_, err := openFile(t, goBuild(t, []string{"GOOS=windows"}, "build"))
 		require.ErrorContains(t, err, "not an ELF file")
+	})
+	t.Run("freebsd", func(t *testing.T) {
+		_, err := openFile(t, goBuild(t, []string{"GOOS=freebsd"}, "build"))
+		require.ErrorContains(t, err, "built for ELFOSABI_FREEBSD: build it with GOOS=linux")
+	})
+	t.Run("truncated", func(t *testing.T) {
+		data, err := io.ReadAll(goBuild(t, nil, "build"))
+		require.NoError(t, err)
+		_, err = Open(bytes.NewReader(data), int64(len(data)))
+		require.NoError(t, err)
+		for size := len(data) - 1; size >= 4; size = size * 9 / 10 {
+			_, err := Open(bytes.NewReader(data[:size]), int64(size))
+			require.ErrorContains(t, err, "the file is truncated", "%d of %d bytes", size, len(data))
+		}
 	})
 	t.Run("no mark", func(t *testing.T) {
 		// The program under test is the nearest there is that has the mark's

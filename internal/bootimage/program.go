@@ -92,8 +92,7 @@ func Open(r io.ReaderAt, size int64) (*Program, error) {
 	return p, nil
 }
 
-// readHeaders reads the file header and the program headers. Section headers
-// are not looked at: stripped programs have none worth reading.
+// readHeaders reads the file header and the program headers.
 func readHeaders(r io.ReaderAt, size int64) (h elf.Header64, progs []elf.Prog64, err error) {
 	if size < 0 {
 		return h, nil, fmt.Errorf("size %d is negative", size)
@@ -106,7 +105,7 @@ func readHeaders(r io.ReaderAt, size int64) (h elf.Header64, progs []elf.Prog64,
 		return h, nil, fmt.Errorf("not an ELF file: it begins with %q, not %q; build it with GOOS=linux GOARCH=amd64", buf[:min(len(buf), 4)], elf.ELFMAG)
 	}
 	if len(buf) < binary.Size(h) {
-		return h, nil, fmt.Errorf("the ELF file is truncated: %d bytes, but its header has %d; build it again", size, binary.Size(h))
+		return h, nil, fmt.Errorf("%d bytes, but an ELF header has %d: the file is truncated, build it again", size, binary.Size(h))
 	}
 	order := binary.ByteOrder(binary.LittleEndian)
 	if elf.Data(buf[elf.EI_DATA]) == elf.ELFDATA2MSB {
@@ -117,6 +116,9 @@ func readHeaders(r io.ReaderAt, size int64) (h elf.Header64, progs []elf.Prog64,
 	}
 	if _, err := binary.Decode(buf, order, &h); err != nil {
 		return h, nil, err
+	}
+	if abi := elf.OSABI(buf[elf.EI_OSABI]); abi != elf.ELFOSABI_NONE && abi != elf.ELFOSABI_LINUX {
+		return h, nil, fmt.Errorf("built for %s: build it with GOOS=linux", abi)
 	}
 	if t := elf.Type(h.Type); t != elf.ET_EXEC && t != elf.ET_DYN {
 		return h, nil, fmt.Errorf("ELF type %s is not a program: build a main package, or go test -c", t)
@@ -138,7 +140,38 @@ func readHeaders(r io.ReaderAt, size int64) (h elf.Header64, progs []elf.Prog64,
 	if _, err := binary.Decode(buf, order, progs); err != nil {
 		return h, nil, err
 	}
-	return h, progs, nil
+	return h, progs, checkSections(r, size, &h)
+}
+
+// checkSections checks that the sections are in the file, if it has any. Loading
+// does not need them, but linkers put them last: they tell that the end of the
+// file is missing.
+func checkSections(r io.ReaderAt, size int64, h *elf.Header64) error {
+	var section elf.Section64
+	if h.Shoff == 0 || int(h.Shentsize) != binary.Size(section) {
+		return nil
+	}
+	table := uint64(h.Shnum) * uint64(h.Shentsize)
+	if table > uint64(size) || h.Shoff > uint64(size)-table {
+		return fmt.Errorf("%d section headers at offset %#x reach past the end of the file, %#x: the file is truncated, build it again", h.Shnum, h.Shoff, size)
+	}
+	buf := make([]byte, table)
+	if err := readFull(r, buf, int64(h.Shoff)); err != nil {
+		return err
+	}
+	sections := make([]elf.Section64, h.Shnum)
+	if _, err := binary.Decode(buf, binary.LittleEndian, sections); err != nil {
+		return err
+	}
+	for i, s := range sections {
+		if t := elf.SectionType(s.Type); t == elf.SHT_NOBITS || t == elf.SHT_NULL {
+			continue
+		}
+		if s.Size > uint64(size) || s.Off > uint64(size)-s.Size {
+			return fmt.Errorf("section %d: %#x bytes at offset %#x reach past the end of the file, %#x: the file is truncated, build it again", i, s.Size, s.Off, size)
+		}
+	}
+	return nil
 }
 
 // readFull fills buf from the offset. A file that has become shorter than its

@@ -175,6 +175,8 @@ func bochsDiagnose(c *Config, path string, log []byte, wait error) error {
 		message = strings.Join(printable(m[1], 1, nil), "")
 	}
 	switch {
+	case strings.HasPrefix(message, "RFB could not bind any port"):
+		return fmt.Errorf("%w: Bochs says: %s", errBusy, message)
 	case bytes.Contains(log, []byte("wrong value for parameter 'model'")):
 		return fmt.Errorf("%w: Bochs does not know %q; %s", ErrCPUModel, c.CPU, bochsModels(path))
 	case bytes.Contains(log, []byte("hutdown requested")):

@@ -230,7 +230,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 
 	dir, err := os.MkdirTemp("", "vtx-boot-")
 	if err != nil {
-		return Result{}, err
+		return Result{}, fmt.Errorf("no place for the boot image: %w; set TMPDIR to a directory that can be written", err)
 	}
 	defer os.RemoveAll(dir)
 	emu := emulators[c.Machine]
@@ -245,7 +245,20 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return c.emulate(ctx, emu, cmd, dir)
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, ErrTimeout)
+	defer cancel()
+	for {
+		res, err := c.emulate(ctx, emu, cmd, dir)
+		if !errors.Is(err, errBusy) {
+			return res, err
+		}
+		c.trace("%v; trying again", err)
+		select {
+		case <-time.After(busyWait):
+		case <-ctx.Done():
+			return res, fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+	}
 }
 
 // open opens the program and the modules.
@@ -313,9 +326,6 @@ func (c *Config) emulate(ctx context.Context, emu *emulator, cmd *command, dir s
 		defer f.Close()
 		log.file = f
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, ErrTimeout)
-	defer cancel()
-
 	c.trace("running %s %s in %s", cmd.path, strings.Join(cmd.args, " "), dir)
 	start := time.Now()
 	end, err := cmd.run(ctx, dir, out, log)
@@ -349,6 +359,9 @@ func (c *Config) emulate(ctx context.Context, emu *emulator, cmd *command, dir s
 		err = explain(err, &res, out)
 	case errors.Is(end.ctx, ErrTimeout):
 		err = fmt.Errorf("%w: the program did not end within %v of wall time and was stopped; give it more with -timeout, or see what it printed last", ErrTimeout, c.Timeout)
+		if !out.booted && c.Machine == Bochs && c.Memory > 2<<30 {
+			err = fmt.Errorf("%w; Bochs takes long to start with much memory, four times as long with twice as much: pass less than -memory %d", err, c.Memory>>20)
+		}
 		err = explain(err, &res, out)
 	default:
 		err = end.ctx
@@ -359,9 +372,16 @@ func (c *Config) emulate(ctx context.Context, emu *emulator, cmd *command, dir s
 // banner matches what Bochs prints in every run.
 var banner = regexp.MustCompile(`^(=+$|Bochs x86 Emulator|Built from |Timestamp: |Next at t=|\(0\))`)
 
+// errBusy says that the emulator could not start because too many of its kind
+// run, which passes.
+var errBusy = errors.New("too many emulators at once")
+
+// busyWait is the time until the next try then.
+const busyWait = 250 * time.Millisecond
+
 // explain adds what the machine itself printed if the guest never came to speak.
 func explain(err error, res *Result, out *output) error {
-	if res.Booted || errors.Is(err, ErrCPUModel) {
+	if res.Booted || errors.Is(err, ErrCPUModel) || errors.Is(err, errBusy) {
 		return err
 	}
 	text := "\nring0 never took over"

@@ -144,6 +144,20 @@ func TestRunStreams(t *testing.T) {
 	require.ErrorIs(t, err, stop)
 }
 
+// Bochs' display takes one of 50 ports: while all are taken, the run waits.
+func TestRunWaitsForPort(t *testing.T) {
+	b := newBench(t, "hang")
+	var traces []string
+	b.cfg.Trace = func(format string, args ...any) { traces = append(traces, fmt.Sprintf(format, args...)) }
+	t.Setenv(machinetest.FakeEnv, "pid="+b.pids+";err=00000p[RFB   ] >>PANIC<< RFB could not bind any port between 5900 and 5949;once="+
+		filepath.Join(b.dir, "tried")+";out="+b.file(t, frame(bootproto.FrameStdout, "at last")+exitFrame(5))+";hang")
+	res, err := b.run(t, context.Background())
+	require.NoError(t, err)
+	require.Equal(t, 5, res.Status)
+	require.Equal(t, "at last", b.out.String())
+	require.Contains(t, strings.Join(traces, "\n"), "could not bind any port between 5900 and 5949; trying again")
+}
+
 // Each way to fail: the error, what it says, and that what was printed before
 // is there.
 func TestRunFailures(t *testing.T) {
@@ -173,6 +187,16 @@ func TestRunFailures(t *testing.T) {
 			name: "timeout before ring0", content: "Bochs x86 Emulator\nNo bootable device.\n", script: "hang",
 			set: func(c *Config) { c.Timeout = 700 * time.Millisecond },
 			is:  ErrTimeout, says: []string{"ring0 never took over", "No bootable device."}, notSays: "Bochs x86",
+		},
+		{
+			name: "timeout before ring0, much memory", script: "hang",
+			set: func(c *Config) { c.Timeout, c.Memory = 700*time.Millisecond, 100<<30 },
+			is:  ErrTimeout, says: []string{"pass less than -memory 102400", "ring0 never took over"},
+		},
+		{
+			name: "busy until the timeout", script: "err=00000p[RFB   ] >>PANIC<< RFB could not bind any port between 5900 and 5949;exit=1",
+			set: func(c *Config) { c.Timeout = 700 * time.Millisecond },
+			is:  ErrTimeout, says: []string{"too many emulators at once", "RFB could not bind any port between 5900 and 5949"}, notSays: "never took over",
 		},
 		{
 			name: "triple fault", content: boot + frame(1, "before"),

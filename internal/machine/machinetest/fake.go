@@ -2,7 +2,9 @@ package machinetest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +25,7 @@ import (
 //	escape=DIR   the same, in a session of its own
 //	args=FILE    write the arguments and the working directory to FILE
 //	copy=A>B     copy file A of the working directory to B
+//	once=FILE    exit with status 1 and leave FILE, if that is not there
 //	exit=N       exit
 //	crash        die of SIGKILL
 //	hang         sleep for ever
@@ -105,6 +108,16 @@ func fake(op, arg string) error {
 			return err
 		}
 		return os.WriteFile(to, b, 0o600)
+	case "once":
+		f, err := os.OpenFile(arg, os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		f.Close()
+		os.Exit(1)
 	case "exit":
 		n, err := strconv.Atoi(arg)
 		if err != nil {

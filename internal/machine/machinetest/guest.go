@@ -10,7 +10,7 @@ import (
 	"github.com/govtx/vtx/internal/bootproto"
 )
 
-// How a [Guest] goes on when it has printed its text.
+// An Ending says how a [Guest] goes on when it has printed its text.
 type Ending int
 
 const (
