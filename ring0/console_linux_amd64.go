@@ -34,13 +34,21 @@ func output(addr, n uint64) {
 		return
 	}
 	for i := range n {
-		for range 1 << 20 { // without a port, go on
-			if asm.IN8(bootproto.PortSerial+5)&0x20 != 0 {
-				break
-			}
+		c := load8(addr + i)
+		if c == '\n' && !framed {
+			outputSerial('\r') // a terminal wants both
 		}
-		asm.OUT8(bootproto.PortSerial, load8(addr+i))
+		outputSerial(c)
 	}
+}
+
+func outputSerial(c uint8) {
+	for range 1 << 20 { // without a port, go on
+		if asm.IN8(bootproto.PortSerial+5)&0x20 != 0 {
+			break
+		}
+	}
+	asm.OUT8(bootproto.PortSerial, c)
 }
 
 // frame sends one frame, or several where the payload is too long for one.
