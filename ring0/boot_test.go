@@ -146,7 +146,7 @@ func TestBootTripleFault(t *testing.T) {
 }
 
 func TestBootTimeout(t *testing.T) {
-	o := boot(t, func(c *machine.Config) { c.Timeout = 3 * time.Second }, "spin")
+	o := boot(t, func(c *machine.Config) { c.Timeout = 8 * time.Second }, "spin")
 	require.ErrorIs(t, o.err, machine.ErrTimeout)
 	require.Equal(t, "spinning\n", o.stdout)
 }

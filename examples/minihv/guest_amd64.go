@@ -2,9 +2,8 @@ package main
 
 import "unsafe"
 
-// guest is the guest's code, in guest_amd64.s; it is never called here.
-func guest()
-func guestEnd()
+// guestBounds gives the addresses of the guest's code, in guest_amd64.s, and of
+// its end.
 func guestBounds() (start, end uintptr)
 
 // guestCode is the guest's code as bytes.

@@ -4,7 +4,7 @@
 
 // The guest: 64-bit code that runs wherever it is copied. Its hypercalls take a
 // number in RAX and an argument in RBX.
-TEXT ·guest(SB), NOSPLIT|NOFRAME, $0
+TEXT guest<>(SB), NOSPLIT|NOFRAME, $0
 	// Who is below? The answer is 12 characters in EBX, ECX and EDX.
 	MOVL $0x40000000, AX
 	CPUID
@@ -20,13 +20,13 @@ TEXT ·guest(SB), NOSPLIT|NOFRAME, $0
 	HLT
 	UNDEF // not reached: the hypervisor ends the guest at HLT
 
-TEXT ·guestEnd(SB), NOSPLIT|NOFRAME, $0
+TEXT guestEnd<>(SB), NOSPLIT|NOFRAME, $0
 	UNDEF
 
 // func guestBounds() (start, end uintptr)
 TEXT ·guestBounds(SB), NOSPLIT, $0-16
-	LEAQ ·guest(SB), AX
+	LEAQ guest<>(SB), AX
 	MOVQ AX, start+0(FP)
-	LEAQ ·guestEnd(SB), AX
+	LEAQ guestEnd<>(SB), AX
 	MOVQ AX, end+8(FP)
 	RET
