@@ -6,8 +6,8 @@
 // the whole of it runs at privilege level 0:
 //
 //	CGO_ENABLED=0 go build -o prog .
-//	./prog                                   # a process
-//	go run github.com/govtx/vtx/cmd/vtx boot prog   # ring 0, on Bochs
+//	./prog                                        # a process
+//	go run github.com/govtx/vtx/cmd/vtx boot prog # ring 0, on Bochs
 //	go test -exec 'go run github.com/govtx/vtx/cmd/vtx boot' .
 //
 // [Active] tells which it is. There, package asm's instructions are allowed, and
@@ -26,9 +26,11 @@
 // benchmarks, fuzz seeds and -cover, -gcflags='all=-N -l'. A fault in one of
 // package asm's instructions is a Go panic with the instruction's name.
 //
-// Files live in memory. On an emulator, what the program has created is written
-// on the host when it ends. Standard input is at its end; there are no sockets
-// and no other processes. There is one processor.
+// Files live in memory: up to 4,096 of them, 1 GiB each, with paths of up to 760
+// bytes. On an emulator, what the program has created is written on the host when
+// it ends. A read or write on a pipe that has to wait keeps its thread, and knows
+// no deadline. Standard input is at its end. There are no sockets, no links, no
+// other processes, and no profiling timer. There is one processor.
 //
 // # How it works
 //
