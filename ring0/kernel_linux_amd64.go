@@ -76,7 +76,6 @@ var (
 	scratch                      uint64
 	current                      uint64 // the running thread
 	hostXCR0                     uint64
-	nmis                         uint64
 	haveXSAVE                    bool
 )
 

@@ -266,9 +266,9 @@ kernel:
 	CALL SI
 	UNDEF
 
-// nmiEntry counts and returns: an NMI may come at any point, kernel included.
+// nmiEntry returns at once: an NMI may come at any point, kernel included, and
+// nobody waits for one.
 TEXT ·nmiEntry(SB), NOSPLIT|NOFRAME|TOPFRAME, $0
-	INCQ  ·nmis(SB)
 	IRETQ
 
 // resume runs the thread in ·current. Its page holds the five words that IRETQ

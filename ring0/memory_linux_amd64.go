@@ -47,7 +47,6 @@ var (
 	frameWords uint64
 	frameHint  uint64 // single frames are searched from here downward
 	freeFrames uint64
-	usedFrames uint64
 	allFrames  uint64
 	ramTop     uint64
 	mapTop     uint64 // physical memory is mapped to itself up to here
@@ -241,6 +240,12 @@ func setFrames(bitmap, first, end uint64, taken bool) {
 	}
 }
 
+// countTaken accounts for n frames that were free.
+func countTaken(n uint64) {
+	freeFrames -= n
+	stats[bootproto.StatPages] = max(stats[bootproto.StatPages], allFrames-freeFrames)
+}
+
 // allocFrame takes one page frame, contents unspecified; 0 if none is left.
 // It takes from the top, so that large contiguous ranges stay whole below.
 func allocFrame() uint64 {
@@ -249,9 +254,7 @@ func allocFrame() uint64 {
 		if w := load(p); w != ^uint64(0) {
 			bit := 63 - uint64(bits.LeadingZeros64(^w))
 			store(p, w|1<<bit)
-			freeFrames--
-			usedFrames++
-			stats[bootproto.StatPages] = max(stats[bootproto.StatPages], usedFrames)
+			countTaken(1)
 			return (frameHint*64 + bit) * pageSize
 		}
 		if frameHint == 0 {
@@ -267,7 +270,6 @@ func freeFrame(a uint64) {
 	p := frameBits + 8*w
 	store(p, load(p)&^(1<<(a/pageSize%64)))
 	freeFrames++
-	usedFrames--
 	frameHint = max(frameHint, w)
 }
 
@@ -297,9 +299,7 @@ func allocRange(n, align, limit uint64) uint64 {
 		}
 		if i == n {
 			setFrames(frameBits, first, first+n, true)
-			freeFrames -= n
-			usedFrames += n
-			stats[bootproto.StatPages] = max(stats[bootproto.StatPages], usedFrames)
+			countTaken(n)
 			return first * pageSize
 		}
 		// The next candidate lies behind the taken frame; a full word is
@@ -318,7 +318,6 @@ func freeRange(a, n uint64) {
 	first := a / pageSize
 	setFrames(frameBits, first, first+n, false)
 	freeFrames += n
-	usedFrames -= n
 	frameHint = max(frameHint, (first+n-1)/64)
 }
 

@@ -8,7 +8,6 @@ import "math/bits"
 const (
 	sigILL  = 4
 	sigTRAP = 5
-	sigABRT = 6
 	sigBUS  = 7
 	sigFPE  = 8
 	sigKILL = 9

@@ -63,6 +63,7 @@ Exit status: the program's own, or
 type bootFlags struct {
 	machine.Config
 	env     []string
+	stats   bool
 	verbose bool
 }
 
@@ -82,7 +83,7 @@ func setupBoot(fs *flag.FlagSet) func([]string) (int, error) {
 	fs.BoolVar(&c.Disk, "disk", false, "let qemu boot the disk image rather than load the multiboot file")
 	fs.Var(envFlag{&f.env}, "env", "set `NAME=VALUE` in the guest's environment (repeatable)")
 	fs.Var(sizeFlag[int64]{&c.MaxOutput, 1}, "max-output", "stop a program that writes more than `SIZE` bytes; suffixes as with -memory")
-	fs.BoolVar(&c.Stats, "stats", false, "print what was counted (instructions, system calls, page faults, ...) to standard error at the end")
+	fs.BoolVar(&f.stats, "stats", false, "print what was counted (instructions, system calls, page faults, ...) to standard error at the end")
 	fs.Uint64Var(&c.Clock, "clock", machine.DefaultClock, "on bochs, `HZ` instructions make a second of guest time")
 	fs.BoolVar(&f.verbose, "v", false, "say what is being done")
 	return f.run
@@ -127,7 +128,7 @@ func (f *bootFlags) run(args []string) (int, error) {
 	if err != nil {
 		complain(err)
 	}
-	if c.Stats && res.Exited {
+	if f.stats && res.Exited {
 		printStats(os.Stderr, c, &res)
 	}
 	return status(&res, err), nil

@@ -551,7 +551,7 @@ func TestBootErrors(t *testing.T) {
 			want: "boot: the firmware does not tell how much memory there is\n"},
 	} {
 		for _, b := range tt.boots {
-			for name, flags := range map[string]uint64{"plain": 0, "framed": bootproto.FlagFramed | bootproto.FlagStats} {
+			for name, flags := range map[string]uint64{"plain": 0, "framed": bootproto.FlagFramed | bootproto.FlagFixed} {
 				for _, port := range []string{"E9", "serial"} {
 					t.Run(tt.name+"/"+b.name+"/"+name+"/"+port, func(t *testing.T) {
 						t.Parallel()

@@ -86,7 +86,6 @@ const (
 	FlagFramed   = 1 << 0 // write frames, not plain text, to the output port
 	FlagSkipIdle = 1 << 1 // when every thread sleeps, jump to the next deadline
 	FlagFixed    = 1 << 2 // draw random numbers from the seed alone: runs repeat
-	FlagStats    = 1 << 3 // the user asked for statistics
 )
 
 // A framed stream is a sequence of

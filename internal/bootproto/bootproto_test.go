@@ -49,8 +49,8 @@ func TestLayouts(t *testing.T) {
 	if LoaderBase >= ParamsBase || ParamsBase >= LoaderEnd || LoaderEnd%0x200000 != 0 {
 		t.Errorf("memory %#x, %#x, %#x", LoaderBase, ParamsBase, LoaderEnd)
 	}
-	flags := FlagFramed | FlagSkipIdle | FlagFixed | FlagStats
-	if flags != 15 {
+	flags := FlagFramed | FlagSkipIdle | FlagFixed
+	if flags != 7 {
 		t.Errorf("flags overlap: %#x", flags)
 	}
 }

@@ -79,7 +79,6 @@ type Config struct {
 	MaxOutput int64         // bytes that the guest may print and write to files
 	Clock     uint64        // Bochs: instructions in a second of guest time
 	Disk      bool          // QEMU: boot the disk image, not the multiboot file
-	Stats     bool          // tell the guest that its statistics are wanted
 
 	Image string // keep the boot image here: multiboot if it ends in .elf, else a disk
 	Log   string // keep the emulator's log here
@@ -174,18 +173,15 @@ func (c *Config) bootConfig(exe string) *bootimage.Config {
 		Args: append([]string{c.Program}, c.Args...),
 		Env:  c.Env, Dir: c.Dir, Exe: exe, Dirs: c.Dirs,
 	}
-	if c.Stats {
-		b.Flags = bootproto.FlagStats
-	}
 	switch c.Machine {
 	case Bochs:
 		// All that could differ between two runs is fixed.
-		b.Flags |= bootproto.FlagFramed | bootproto.FlagSkipIdle | bootproto.FlagFixed
+		b.Flags = bootproto.FlagFramed | bootproto.FlagSkipIdle | bootproto.FlagFixed
 		b.TSC = c.Clock
 		b.Epoch = fixedEpoch
 		copy(b.Seed[:], "vtx boot on Bochs")
 	case QEMU:
-		b.Flags |= bootproto.FlagFramed
+		b.Flags = bootproto.FlagFramed
 		b.Epoch = uint64(time.Now().Unix())
 		_, _ = rand.Read(b.Seed[:]) // never fails
 	default:

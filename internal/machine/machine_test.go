@@ -601,7 +601,7 @@ func TestBootConfig(t *testing.T) {
 		fixed bool
 	}{
 		{Config{Machine: Bochs, Clock: 123}, bootproto.FlagFramed | bootproto.FlagSkipIdle | bootproto.FlagFixed, 123, true},
-		{Config{Machine: Bochs, Clock: 1, Stats: true}, bootproto.FlagFramed | bootproto.FlagSkipIdle | bootproto.FlagFixed | bootproto.FlagStats, 1, true},
+		{Config{Machine: Bochs, Clock: 1}, bootproto.FlagFramed | bootproto.FlagSkipIdle | bootproto.FlagFixed, 1, true},
 		{Config{Machine: QEMU, Clock: 123}, bootproto.FlagFramed, 0, false},
 		{Config{Machine: None, Clock: 123}, 0, 0, false},
 	} {
