@@ -1,0 +1,3 @@
+package vmcs
+
+//go:generate go run ./internal/gen
