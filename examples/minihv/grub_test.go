@@ -72,7 +72,7 @@ func TestGRUBOnQEMU(t *testing.T) {
 			// The program cannot switch this machine off: the test does.
 			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			defer cancel()
-			l := &line{want: "minihv: this processor has no VMX (CPUID leaf 1, ECX bit 5 is 0): choose a CPU model that has it", found: cancel}
+			l := &line{want: "minihv: vmcs: the processor has no VMX, or what runs beneath hides it (CPUID leaf 1 ECX bit 5 is 0): choose a CPU model that has it", found: cancel}
 			cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "512", "-display", "none",
 				"-no-reboot", "-monitor", "none", "-nic", "none", "-serial", "stdio", "-cdrom", disk)
 			cmd.Stdout = l

@@ -18,6 +18,7 @@ import (
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/ring0"
+	"github.com/govtx/vtx/vmcs"
 )
 
 func main() {
@@ -29,7 +30,11 @@ func main() {
 	}
 }
 
-func run(limit int) error {
+func run(limit int) error { return runVM(limit, func() error { return nil }) }
+
+// runVM runs the guest for at most limit exits, with a VMCS that change has had its
+// say about.
+func runVM(limit int, change func() error) error {
 	if !ring0.Active() {
 		return errors.New("this program runs in ring 0: build it with CGO_ENABLED=0 and boot it with 'vtx boot'")
 	}
@@ -37,14 +42,13 @@ func run(limit int) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	_, _, features, _ := asm.CPUID(1, 0)
-	caps, err := checkVMX(features, asm.RDMSR, asm.WRMSR)
+	caps, err := checkVMX(native{})
 	if err != nil {
 		return err
 	}
 	fmt.Printf("processor  VMX revision %#x, IA32_FEATURE_CONTROL %#x, EPT_VPID_CAP %#x\n",
-		caps.basic&0x7fffffff, caps.feature, caps.eptCap)
-	leave, err := caps.enterVMX()
+		caps.Basic.Revision(), uint64(caps.FeatureControl), uint64(caps.EPTVPID))
+	leave, err := enterVMX(caps)
 	if err != nil {
 		return err
 	}
@@ -57,6 +61,9 @@ func run(limit int) error {
 	fmt.Printf("guest      64-bit, %d KiB, paging on, entry %#x, EPTP %#x\n\n",
 		guestMemory>>10, guestEntry, v.ept.pointer())
 
+	if err := change(); err != nil {
+		return err
+	}
 	err = v.loop(limit)
 	v.printCounts()
 	return err
@@ -66,11 +73,11 @@ func run(limit int) error {
 func (v *vm) loop(limit int) error {
 	for n := 1; n <= limit; n++ {
 		if status := v.Enter(); status != asm.Succeed {
-			return fmt.Errorf("VM entry: %v, VM-instruction error %d", status, read(instructionError))
+			return fmt.Errorf("VM entry: %w: %w", vmcs.StatusError(status), v.explain())
 		}
 		basic := v.Reason & 0xffff
 		v.exits[basic]++
-		qual, rip, length := read(qualification), v.RIP, v.InstructionLength
+		qual, rip, length := read(vmcs.ExitQualification), v.RIP, v.InstructionLength
 		done, halted, err := v.handle(basic)
 		if err != nil {
 			done = "stopped"
@@ -118,7 +125,7 @@ func (v *vm) handle(basic uint32) (done string, halted bool, err error) {
 		return "", false, fmt.Errorf("hypercall %d is not one of minihv's", number)
 
 	case exitEPTViolation:
-		gpa := read(guestPhysical)
+		gpa := read(vmcs.GuestPhysicalAddress)
 		if gpa&^(ring0.PageSize-1) != guestHole {
 			return "", false, fmt.Errorf("the guest touched %#x, where there is no memory", gpa)
 		}
@@ -142,13 +149,29 @@ func (v *vm) handle(basic uint32) (done string, halted bool, err error) {
 		return "the guest is done", true, nil
 	}
 	if v.Reason>>31 != 0 {
-		return "", false, fmt.Errorf("VM entry failed: %s (reason %#x)", reasonName(basic), v.Reason)
+		return "", false, fmt.Errorf("VM entry failed: %s (reason %#x): %w", reasonName(basic), v.Reason, v.explain())
 	}
 	return "", false, fmt.Errorf("no handler for exit reason %d, %s", basic, reasonName(basic))
 }
 
 // holeContents is what the guest finds in the page that was not there.
 const holeContents = 0x1122334455667788
+
+// Basic exit reasons (SDM Vol. 3D, appendix C) that this hypervisor handles.
+const (
+	exitInterrupt    = 1
+	exitCPUID        = 10
+	exitHLT          = 12
+	exitVMCALL       = 18
+	exitEPTViolation = 48
+)
+
+var reasonNames = map[uint32]string{
+	0: "exception or NMI", exitInterrupt: "external interrupt", 2: "triple fault",
+	exitCPUID: "CPUID", exitHLT: "HLT", exitVMCALL: "VMCALL",
+	33: "VM-entry failure: guest state", 34: "VM-entry failure: MSR loading",
+	exitEPTViolation: "EPT violation", 49: "EPT misconfiguration",
+}
 
 func reasonName(basic uint32) string {
 	if name, ok := reasonNames[basic]; ok {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 	"github.com/govtx/vtx/internal/machine"
 	"github.com/govtx/vtx/internal/require"
 	"github.com/govtx/vtx/ring0"
+	"github.com/govtx/vtx/vmcs"
 )
 
 // build builds minihv as a user would.
@@ -125,13 +125,13 @@ func TestFailures(t *testing.T) {
 		{"too few exits", machine.Config{Machine: machine.Bochs, Args: []string{"-exits", "2"}},
 			"minihv: the guest did not halt within 2 exits\n", "\n    2  exits in all\n"},
 		{"no VMX, Pentium 4", machine.Config{Machine: machine.Bochs, CPU: "p4_prescott_celeron_336"},
-			"minihv: this processor has no VMX (CPUID leaf 1, ECX bit 5 is 0): choose a CPU model that has it\n", ""},
+			"minihv: vmcs: the processor has no VMX, or what runs beneath hides it (CPUID leaf 1 ECX bit 5 is 0): choose a CPU model that has it\n", ""},
 		{"no VMX, AMD", machine.Config{Machine: machine.Bochs, CPU: "ryzen"},
-			"minihv: this processor has no VMX (CPUID leaf 1, ECX bit 5 is 0): choose a CPU model that has it\n", ""},
+			"minihv: vmcs: the processor has no VMX, or what runs beneath hides it (CPUID leaf 1 ECX bit 5 is 0): choose a CPU model that has it\n", ""},
 		{"no VMX, QEMU", machine.Config{Machine: machine.QEMU},
-			"minihv: this processor has no VMX (CPUID leaf 1, ECX bit 5 is 0): choose a CPU model that has it\n", ""},
+			"minihv: vmcs: the processor has no VMX, or what runs beneath hides it (CPUID leaf 1 ECX bit 5 is 0): choose a CPU model that has it\n", ""},
 		{"no VMX, QEMU's disk", machine.Config{Machine: machine.QEMU, Disk: true},
-			"minihv: this processor has no VMX (CPUID leaf 1, ECX bit 5 is 0): choose a CPU model that has it\n", ""},
+			"minihv: vmcs: the processor has no VMX, or what runs beneath hides it (CPUID leaf 1 ECX bit 5 is 0): choose a CPU model that has it\n", ""},
 		{"no EPT", machine.Config{Machine: machine.Bochs, CPU: "core2_penryn_t9600"},
 			"minihv: this processor has no EPT: choose a CPU model that has it\n", ""},
 	} {
@@ -172,71 +172,99 @@ func TestInRing0(t *testing.T) {
 	require.NoError(t, run(1000))
 }
 
-// skylake holds the MSRs that checkVMX reads, as Bochs' corei7_skylake_x has them.
-var skylake = map[uint32]uint64{
-	msrFeatureControl: 5,
-	msrVMXBasic:       0x00d810000000002b,
-	msrPrimary:        0xf7f9fffe0401e172,
-	msrSecondary:      0x02177fff00000000,
-	msrEPTCap:         0x00000f0106334141,
+// A recording is a processor with the values of Bochs' corei7_skylake_x, some of
+// them changed.
+type recording struct {
+	t *testing.T
+	*vmcs.Recorded
+	features uint32            // bits of CPUID leaf 1 ECX that are cleared
+	changed  map[uint32]uint64 // MSRs
+	stuck    bool              // WRMSR changes nothing
+}
+
+func (r *recording) ReadMSR(msr uint32) (uint64, error) {
+	if v, ok := r.changed[msr]; ok {
+		return v, nil
+	}
+	return r.Recorded.ReadMSR(msr)
+}
+
+func (r *recording) ReadCPUID(leaf, subleaf uint32) (eax, ebx, ecx, edx uint32) {
+	eax, ebx, ecx, edx = r.CPUID().ReadCPUID(leaf, subleaf)
+	if leaf == 1 {
+		ecx &^= r.features
+	}
+	return eax, ebx, ecx, edx
+}
+
+func (r *recording) WriteMSR(msr uint32, value uint64) {
+	require.Equal(r.t, uint32(vmcs.MSRFeatureControl), msr)
+	require.Zero(r.t, r.changed[msr]&1, "a locked MSR was written")
+	if !r.stuck {
+		r.changed[msr] = value
+	}
 }
 
 func TestCheckVMX(t *testing.T) {
-	const vmx = 1 << 5
 	for _, tt := range []struct {
 		name     string
 		features uint32
-		change   map[uint32]uint64 // of skylake's MSRs
-		stuck    bool              // WRMSR changes nothing
-		absent   []uint32          // MSRs that must not be read
-		feature  uint64            // IA32_FEATURE_CONTROL in the end
+		change   map[uint32]uint64
+		stuck    bool
+		feature  uint64 // IA32_FEATURE_CONTROL in the end
 		err      string
 	}{
-		{name: "ready", features: vmx, feature: 5},
-		{name: "left open by the firmware", features: vmx, change: map[uint32]uint64{msrFeatureControl: 0}, feature: 5},
-		{name: "open, other bits set", features: vmx, change: map[uint32]uint64{msrFeatureControl: 1 << 20}, feature: 1<<20 | 5},
-		{name: "no VMX", features: ^uint32(vmx), absent: []uint32{msrFeatureControl, msrVMXBasic, msrPrimary, msrSecondary, msrEPTCap},
-			err: "this processor has no VMX"},
-		{name: "locked off", features: vmx, change: map[uint32]uint64{msrFeatureControl: 1}, absent: []uint32{msrVMXBasic},
-			err: "the firmware has locked VMX off (IA32_FEATURE_CONTROL is 0x1, bit 2 is 0): enable it in the firmware's setup"},
-		{name: "locked to SMX", features: vmx, change: map[uint32]uint64{msrFeatureControl: 3},
-			err: "the firmware has locked VMX off (IA32_FEATURE_CONTROL is 0x3, bit 2 is 0): enable it in the firmware's setup"},
-		{name: "cannot be turned on", features: vmx, change: map[uint32]uint64{msrFeatureControl: 0}, stuck: true,
-			err: "the firmware has locked VMX off (IA32_FEATURE_CONTROL is 0x0"},
-		{name: "uncached regions", features: vmx, change: map[uint32]uint64{msrVMXBasic: 0x00c010000000002b},
+		{name: "ready", change: map[uint32]uint64{vmcs.MSRFeatureControl: 5}, feature: 5},
+		{name: "left open by the firmware", change: map[uint32]uint64{vmcs.MSRFeatureControl: 0}, feature: 5},
+		{name: "open, other bits set", change: map[uint32]uint64{vmcs.MSRFeatureControl: 1 << 20}, feature: 1<<20 | 5},
+		{name: "no VMX", features: 1 << 5, err: "the processor has no VMX"},
+		{name: "locked off", change: map[uint32]uint64{vmcs.MSRFeatureControl: 1}, err: "turn VT-x on in the firmware's setup"},
+		{name: "locked to SMX", change: map[uint32]uint64{vmcs.MSRFeatureControl: 3}, err: "turn VT-x on in the firmware's setup"},
+		{name: "cannot be turned on", change: map[uint32]uint64{vmcs.MSRFeatureControl: 0}, stuck: true, err: "does not allow VMXON: it is 0x0"},
+		{name: "uncached regions", change: map[uint32]uint64{vmcs.MSRVMXBasic: 0x00c010000000002b},
 			err: "VMCS regions need memory type 0, not write-back (IA32_VMX_BASIC is 0xc010000000002b)"},
-		{name: "no secondary controls", features: vmx, change: map[uint32]uint64{msrPrimary: 0x77f9fffe0401e172},
-			absent: []uint32{msrSecondary, msrEPTCap}, err: "this processor has no EPT"},
-		{name: "no EPT", features: vmx, change: map[uint32]uint64{msrSecondary: 0x0000000100000000},
-			absent: []uint32{msrEPTCap}, err: "this processor has no EPT"},
-		{name: "no 4-level EPT", features: vmx, change: map[uint32]uint64{msrEPTCap: 0xf0106334101},
+		{name: "no secondary controls", change: map[uint32]uint64{vmcs.MSRVMXTruePrimaryControls: 0x77f9fffe04006172}, err: "this processor has no EPT"},
+		{name: "no EPT", change: map[uint32]uint64{vmcs.MSRVMXSecondaryControls: 0x0000000100000000}, err: "this processor has no EPT"},
+		{name: "no 4-level EPT", change: map[uint32]uint64{vmcs.MSRVMXEPTVPID: 0xf0106334101},
 			err: "EPT lacks 4-level walks or write-back tables (IA32_VMX_EPT_VPID_CAP is 0xf0106334101)"},
-		{name: "uncached EPT", features: vmx, change: map[uint32]uint64{msrEPTCap: 0xf0106330141},
+		{name: "uncached EPT", change: map[uint32]uint64{vmcs.MSRVMXEPTVPID: 0xf0106330141},
 			err: "EPT lacks 4-level walks or write-back tables (IA32_VMX_EPT_VPID_CAP is 0xf0106330141)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			msrs := maps.Clone(skylake)
-			maps.Copy(msrs, tt.change)
-			for _, msr := range tt.absent {
-				delete(msrs, msr)
-			}
-			caps, err := checkVMX(tt.features, func(msr uint32) uint64 {
-				v, ok := msrs[msr]
-				require.True(t, ok, "read of MSR %#x", msr)
-				return v
-			}, func(msr uint32, v uint64) {
-				require.Equal(t, uint32(msrFeatureControl), msr)
-				require.Zero(t, msrs[msr]&1, "a locked MSR was written")
-				if !tt.stuck {
-					msrs[msr] = v
-				}
-			})
+			skylake, err := vmcs.RecordedModel("bochs_corei7_skylake_x")
+			require.NoError(t, err)
+			p := &recording{t: t, Recorded: skylake, features: tt.features, changed: tt.change, stuck: tt.stuck}
+			caps, err := checkVMX(p)
 			if tt.err != "" {
 				require.ErrorContains(t, err, tt.err)
 				return
 			}
 			require.NoError(t, err)
-			require.Equal(t, capabilities{msrs[msrVMXBasic], tt.feature, msrs[msrEPTCap]}, caps)
+			require.Equal(t, tt.feature, uint64(caps.FeatureControl))
 		})
+	}
+}
+
+// A VMCS that the processor refuses is explained by the rule that it breaks.
+func TestExplain(t *testing.T) {
+	if !ring0.Active() {
+		t.Skip("needs ring 0")
+	}
+	if _, _, features, _ := asm.CPUID(1, 0); features>>5&1 == 0 {
+		t.Skip("needs a processor with VMX")
+	}
+	for _, tt := range []struct {
+		field vmcs.Field
+		value uint64
+		errs  []string
+	}{
+		{vmcs.CR3TargetCount, 5, []string{"VM-instruction error 7", "cr3target.count", "CR3TargetCount = 0x5"}},
+		{vmcs.HostCSSelector, 0, []string{"VM-instruction error 8", "host.cs.null", "HostCSSelector = 0x0"}},
+		{vmcs.GuestRFLAGS, 0, []string{"reason 0x80000021", "guest.rflags.reserved", "GuestRFLAGS = 0x0"}},
+	} {
+		err := runVM(3, func() error { return vmcs.Current{}.Write(tt.field, tt.value) })
+		for _, want := range tt.errs {
+			require.ErrorContains(t, err, want)
+		}
 	}
 }

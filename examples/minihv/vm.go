@@ -6,6 +6,7 @@ import (
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/ring0"
+	"github.com/govtx/vtx/vmcs"
 )
 
 // The guest's physical memory: 64 KiB from 0, with its page tables, its code and
@@ -21,13 +22,13 @@ const (
 // A vm is one virtual machine with one processor.
 type vm struct {
 	asm.Guest
-	caps  capabilities
+	caps  *vmcs.Capabilities
 	ept   *ept
 	vmcs  ring0.Pages
 	exits map[uint32]int // by basic reason
 }
 
-func newVM(caps capabilities) (*vm, error) {
+func newVM(caps *vmcs.Capabilities) (*vm, error) {
 	v := &vm{caps: caps, exits: make(map[uint32]int)}
 	memory, err := ring0.AllocPages(guestMemory / ring0.PageSize)
 	if err != nil {
@@ -50,7 +51,7 @@ func newVM(caps capabilities) (*vm, error) {
 	binary.LittleEndian.PutUint64(b[guestTables+0x2000:], 0|0x83)
 	copy(b[guestEntry:], guestCode())
 
-	if v.vmcs, err = caps.region(); err != nil {
+	if v.vmcs, err = newRegion(caps); err != nil {
 		return nil, err
 	}
 	if s := asm.VMCLEAR(v.vmcs.Phys()); s != asm.Succeed {
@@ -62,127 +63,133 @@ func newVM(caps capabilities) (*vm, error) {
 	return v, v.setup()
 }
 
-type field struct {
-	encoding uint32
-	value    uint64
+// setup fills the VMCS: how the guest runs, what this thread is when it comes
+// back, and where the guest begins. The fields are put together in an image, in
+// which those that nobody sets are 0.
+func (v *vm) setup() error {
+	var m vmcs.Image
+	if err := v.setControls(&m); err != nil {
+		return err
+	}
+	if err := setHostState(&m); err != nil {
+		return err
+	}
+	if err := v.setGuestState(&m); err != nil {
+		return err
+	}
+	m.Fill(v.caps)
+	v.RIP = guestEntry
+	return vmcs.Copy(vmcs.Current{}, &m)
 }
 
-// setup fills the VMCS: how the guest runs, what this thread is when it comes
-// back, and where the guest begins.
-func (v *vm) setup() error {
-	fields := append(v.hostState(), v.guestState()...)
-	const (
-		interruptExiting = 1 << 0  // pin-based
-		hltExiting       = 1 << 7  // primary
-		useSecondary     = 1 << 31 // primary
-		enableEPT        = 1 << 1  // secondary
-		host64           = 1 << 9  // exit
-		exitSaveEFER     = 1 << 20 // exit
-		exitLoadEFER     = 1 << 21 // exit
-		guest64          = 1 << 9  // entry
-		entryLoadEFER    = 1 << 15 // entry
-	)
-	for _, c := range []struct{ field, msr, want uint32 }{
-		{pinControls, msrPinControls, interruptExiting},
-		{primaryControls, msrPrimary, hltExiting | useSecondary},
-		{secondControls, msrSecondary, enableEPT},
-		{exitControls, msrExitControls, host64 | exitSaveEFER | exitLoadEFER},
-		{entryControls, msrEntryControls, guest64 | entryLoadEFER},
+// settle settles one group of controls: the wanted bits, and those that the
+// processor insists on.
+func settle[C vmcs.Controls](m *vmcs.Image, caps *vmcs.Capabilities, wanted C) error {
+	value, err := vmcs.Settle(caps, wanted, 0, 0)
+	if err == nil {
+		m.Set(wanted.ControlGroup().Field(), uint64(value))
+	}
+	return err
+}
+
+func (v *vm) setControls(m *vmcs.Image) error {
+	for _, err := range []error{
+		settle(m, v.caps, vmcs.PinExternalInterruptExiting),
+		settle(m, v.caps, vmcs.PrimaryHLTExiting|vmcs.PrimaryActivateSecondaryControls),
+		settle(m, v.caps, vmcs.SecondaryEnableEPT),
+		settle(m, v.caps, vmcs.ExitHostAddressSpaceSize|vmcs.ExitSaveIA32EFER|vmcs.ExitLoadIA32EFER),
+		settle(m, v.caps, vmcs.EntryIA32eModeGuest|vmcs.EntryLoadIA32EFER),
 	} {
-		value, err := v.caps.controls(c.msr, c.want)
 		if err != nil {
 			return err
 		}
-		fields = append(fields, field{c.field, value})
 	}
-	fields = append(fields,
-		field{eptPointer, v.ept.pointer()}, field{vmcsLink, ^uint64(0)},
-		field{exceptionBitmap, 0}, field{cr3TargetCount, 0}, field{entryEvent, 0},
-		field{exitStoreCount, 0}, field{exitLoadCount, 0}, field{entryLoadCount, 0},
-		field{cr0Mask, 0}, field{cr4Mask, 0}, field{cr0Shadow, 0}, field{cr4Shadow, 0})
-	for _, f := range fields {
-		if s := asm.VMWRITE(f.encoding, f.value); s != asm.Succeed {
-			return fmt.Errorf("VMWRITE of %#x to field %#x: %v", f.value, f.encoding, s)
-		}
-	}
-	v.RIP = guestEntry
+	m.Set(vmcs.EPTPointer, v.ept.pointer())
+	m.Set(vmcs.VMCSLinkPointer, ^uint64(0))
 	return nil
 }
 
-// hostState is what every VM exit loads: this thread, as it is now. HOST_RSP
+// MSRs of the host's state (SDM Vol. 4, table 2-2).
+const (
+	msrSysenterCS  = 0x174
+	msrSysenterESP = 0x175
+	msrSysenterEIP = 0x176
+	msrEFER        = 0xc0000080
+	msrFSBase      = 0xc0000100
+	msrGSBase      = 0xc0000101
+)
+
+// setHostState sets what every VM exit loads: this thread, as it is now. HOST_RSP
 // and HOST_RIP are Enter's.
-func (v *vm) hostState() []field {
-	gdt, idt, tr := asm.SGDT(), asm.SIDT(), asm.STR()
-	return []field{
-		{hostES + 2*segES, uint64(asm.ReadES())}, {hostES + 2*segCS, uint64(asm.ReadCS())},
-		{hostES + 2*segSS, uint64(asm.ReadSS())}, {hostES + 2*segDS, uint64(asm.ReadDS())},
-		{hostES + 2*segFS, uint64(asm.ReadFS())}, {hostES + 2*segGS, uint64(asm.ReadGS())},
-		{hostES + 2*segLDTR, uint64(tr)}, // the list of host selectors has no LDTR: TR is next
-		{hostCR0, asm.ReadCR0()}, {hostCR3, asm.ReadCR3()}, {hostCR4, asm.ReadCR4()},
-		{hostFSBase, asm.RDMSR(msrFSBase)}, {hostGSBase, asm.RDMSR(msrGSBase)},
-		{hostTRBase, segmentBase(gdt, tr)}, {hostGDTRBase, gdt.Base}, {hostIDTRBase, idt.Base},
-		{hostSysenterCS, asm.RDMSR(msrSysenterCS)}, {hostSysenterESP, asm.RDMSR(msrSysenterESP)},
-		{hostSysenterEIP, asm.RDMSR(msrSysenterEIP)}, {hostEFER, asm.RDMSR(msrEFER)},
-	}
-}
-
-// segmentBase reads the base out of a 16-byte system descriptor
-// (SDM Vol. 3A 8.2.3).
-func segmentBase(gdt asm.DescriptorTable, selector uint16) uint64 {
-	d, err := ring0.Physical(gdt.Base+uint64(selector&^7), 16)
+func setHostState(m *vmcs.Image) error {
+	gdt, tr := asm.SGDT(), asm.STR()
+	table, err := ring0.Physical(gdt.Base, int(gdt.Limit)+1)
 	if err != nil {
-		return 0 // the entry check refuses what does not fit
+		return err
 	}
-	low, high := binary.LittleEndian.Uint64(d), binary.LittleEndian.Uint64(d[8:])
-	return low>>16&0xffffff | low>>56<<24 | high<<32
+	tss, err := (&vmcs.DescriptorTables{GDT: table, IA32e: true}).Load(tr)
+	if err != nil {
+		return err
+	}
+	m.Set(vmcs.HostESSelector, uint64(asm.ReadES()))
+	m.Set(vmcs.HostCSSelector, uint64(asm.ReadCS()))
+	m.Set(vmcs.HostSSSelector, uint64(asm.ReadSS()))
+	m.Set(vmcs.HostDSSelector, uint64(asm.ReadDS()))
+	m.Set(vmcs.HostFSSelector, uint64(asm.ReadFS()))
+	m.Set(vmcs.HostGSSelector, uint64(asm.ReadGS()))
+	m.Set(vmcs.HostTRSelector, uint64(tr))
+	m.Set(vmcs.HostCR0, asm.ReadCR0())
+	m.Set(vmcs.HostCR3, asm.ReadCR3())
+	m.Set(vmcs.HostCR4, asm.ReadCR4())
+	m.Set(vmcs.HostFSBase, asm.RDMSR(msrFSBase))
+	m.Set(vmcs.HostGSBase, asm.RDMSR(msrGSBase))
+	m.Set(vmcs.HostTRBase, tss.Base)
+	m.Set(vmcs.HostGDTRBase, gdt.Base)
+	m.Set(vmcs.HostIDTRBase, asm.SIDT().Base)
+	m.Set(vmcs.HostSysenterCS, asm.RDMSR(msrSysenterCS))
+	m.Set(vmcs.HostSysenterESP, asm.RDMSR(msrSysenterESP))
+	m.Set(vmcs.HostSysenterEIP, asm.RDMSR(msrSysenterEIP))
+	m.Set(vmcs.HostEFER, asm.RDMSR(msrEFER))
+	return nil
 }
 
-// guestState is a 64-bit processor with paging on, flat segments, interrupts
-// off, about to run the guest's first instruction.
-func (v *vm) guestState() []field {
+// setGuestState sets up a 64-bit processor with paging on, flat segments,
+// interrupts off, about to run the guest's first instruction.
+func (v *vm) setGuestState(m *vmcs.Image) error {
 	const (
-		code64   = 0xa09b // access rights: present, code, read, accessed, long
-		data     = 0xc093 // present, data, write, accessed, big, 4 KiB units
-		busyTSS  = 0x008b
-		unusable = 1 << 16
-		pe, ne   = 1 << 0, 1 << 5
-		et, pg   = 1 << 4, 1 << 31
-		pae      = 1 << 5
-		lme, lma = 1 << 8, 1 << 10
+		pe, et, ne, pg = 1 << 0, 1 << 4, 1 << 5, 1 << 31
+		pae            = 1 << 5
+		lme, lma       = 1 << 8, 1 << 10
 	)
-	fixed := func(want uint64, fixed0 uint32) uint64 {
-		return (want | asm.RDMSR(fixed0)) & asm.RDMSR(fixed0+1)
-	}
-	fields := []field{
-		{guestCR0, fixed(pe|et|ne|pg, msrCR0Fixed0)}, {guestCR3, guestTables},
-		{guestCR4, fixed(pae, msrCR4Fixed0)}, {guestEFER, lme | lma},
-		{guestRSP, guestStack}, {guestRFLAGS, 2}, {guestDR7, 0x400}, {guestDebugCtl, 0},
-		{guestGDTRLimit, 0}, {guestIDTRLimit, 0},
-		{guestESBase + 2*segments, 0}, {guestESBase + 2*(segments+1), 0},
-		{interruptibility, 0}, {activityState, 0}, {pendingDebug, 0},
-		{guestSysenterCS, 0}, {guestSysenterESP, 0}, {guestSysenterEIP, 0},
-	}
-	for seg := uint32(segES); seg < segments; seg++ {
-		rights, limit := uint64(data), uint64(0xffffffff)
-		switch seg {
-		case segCS:
-			rights = code64
-		case segLDTR:
-			rights, limit = unusable, 0
-		case segTR:
-			rights, limit = busyTSS, 0x67
-		}
-		fields = append(fields, field{guestES + 2*seg, 0}, field{guestESBase + 2*seg, 0},
-			field{guestESLimit + 2*seg, limit}, field{guestESRights + 2*seg, rights})
-	}
-	return fields
+	m.Set(vmcs.GuestCR0, v.caps.FixedCR0(pe|et|ne|pg, false))
+	m.Set(vmcs.GuestCR3, guestTables)
+	m.Set(vmcs.GuestCR4, v.caps.FixedCR4(pae))
+	m.Set(vmcs.GuestEFER, lme|lma)
+	m.Set(vmcs.GuestRSP, guestStack)
+	m.Set(vmcs.GuestRFLAGS, 2)
+	m.Set(vmcs.GuestDR7, 0x400)
+	data := vmcs.FlatData(0)
+	return (&vmcs.Segments{
+		vmcs.ES: data, vmcs.CS: vmcs.FlatCode64(0), vmcs.SS: data, vmcs.DS: data, vmcs.FS: data, vmcs.GS: data,
+		vmcs.LDTR: vmcs.UnusableSegment(), vmcs.TR: vmcs.TaskState(0, 0, 0x67),
+	}).Write(m)
 }
 
 // read reads a field of the current VMCS. It is for fields that every VMCS has.
-func read(encoding uint32) uint64 {
-	value, status := asm.VMREAD(encoding)
-	if status != asm.Succeed {
-		panic(fmt.Sprintf("VMREAD of field %#x: %v", encoding, status))
+func read(f vmcs.Field) uint64 {
+	value, err := vmcs.Current{}.Read(f)
+	if err != nil {
+		panic(err)
 	}
 	return value
+}
+
+// explain says which rule a failed VM entry broke, as far as software can tell.
+func (v *vm) explain() error {
+	k := vmcs.Checker{Caps: v.caps, CurrentVMCS: v.vmcs.Phys()}
+	report := k.Check(vmcs.Current{})
+	if err := report.Err(); err != nil {
+		return err
+	}
+	return fmt.Errorf("all %d rules that could be checked hold", report.Checked)
 }

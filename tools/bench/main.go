@@ -1,5 +1,5 @@
-// Bench measures vtx on Bochs: the benchmarks of packages, in instructions, and
-// the wall time of booting and of testing in ring 0.
+// Bench measures vtx: the benchmarks of packages on Bochs, in instructions, those
+// of others as processes, and the wall time of booting and of testing in ring 0.
 //
 //	bench -vtx PATH [flags] PACKAGE...
 //
@@ -40,6 +40,7 @@ func main() {
 
 type options struct {
 	vtx, cpu, benchtime, update string
+	host                        string
 	hello, suite                string
 	runs                        int
 }
@@ -52,6 +53,7 @@ func run(args []string, out io.Writer) error {
 	fs.StringVar(&o.benchtime, "benchtime", "50ms", "run each benchmark for `DURATION` at 1 ns an instruction, or N times (as Nx)")
 	fs.StringVar(&o.hello, "hello", "./cmd/vtx/testdata/hello", "`PACKAGE` whose program prints one line: its boot is timed")
 	fs.StringVar(&o.suite, "suite", "./cmd/vtx/testdata/suite", "`PACKAGE` whose test is timed")
+	fs.StringVar(&o.host, "host", "", "`PACKAGES`, with spaces between, whose benchmarks are also run as a process")
 	fs.IntVar(&o.runs, "runs", 5, "time each `N` times and take the median")
 	fs.StringVar(&o.update, "update", "", "put the table into `FILE`")
 	if err := fs.Parse(args); err != nil {
@@ -87,6 +89,13 @@ func run(args []string, out io.Writer) error {
 		return fmt.Errorf("go env GOVERSION: %w", err)
 	}
 	t := table(fmt.Sprintf("%s on Bochs' %s", bytes.TrimSpace(version), o.cpu), append(rows, times...))
+	if packages := strings.Fields(o.host); len(packages) > 0 {
+		rows, err := o.hostBenchmarks(packages, out)
+		if err != nil {
+			return err
+		}
+		t += "\n" + table(fmt.Sprintf("%s as a process", bytes.TrimSpace(version)), rows)
+	}
 	fmt.Fprint(out, "\n", t)
 	if o.update == "" {
 		return nil
@@ -118,7 +127,22 @@ func (o *options) benchmarks(packages []string, out io.Writer) ([]row, error) {
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("go test -bench: %w", err)
 	}
-	rows := parse(printed.String())
+	return rowsOf(packages, printed.String(), inInstructions)
+}
+
+// hostBenchmarks runs the packages' benchmarks as ordinary processes.
+func (o *options) hostBenchmarks(packages []string, out io.Writer) ([]row, error) {
+	cmd := exec.Command("go", append([]string{"test", "-count=1", "-run=^$", "-bench=.", "-benchmem"}, packages...)...)
+	var printed bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(out, &printed), os.Stderr
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("go test -bench: %w", err)
+	}
+	return rowsOf(packages, printed.String(), inTime)
+}
+
+func rowsOf(packages []string, printed string, figures func([]string) string) ([]row, error) {
+	rows := parse(printed, figures)
 	if len(rows) == 0 {
 		return nil, fmt.Errorf("there is no benchmark in %s", strings.Join(packages, " "))
 	}

@@ -16,8 +16,9 @@ type row struct{ what, figures string }
 // procs is the number of processors behind a benchmark's name.
 var procs = regexp.MustCompile(`-\d+$`)
 
-// parse finds the benchmarks in what go test -bench printed.
-func parse(printed string) []row {
+// parse finds the benchmarks in what go test -bench printed. Figures writes a
+// benchmark's pairs of value and unit.
+func parse(printed string, figures func([]string) string) []row {
 	var rows []row
 	pkg := ""
 	for line := range strings.Lines(printed) {
@@ -39,10 +40,10 @@ func parse(printed string) []row {
 	return rows
 }
 
-// figures writes a benchmark's pairs of value and unit. On Bochs a tick of the
+// inInstructions writes the figures of a benchmark on Bochs. There a tick of the
 // TSC is an instruction, and here a nanosecond is one too; where a benchmark gives
 // both, ticks are exact. Zeroes of memory say nothing but that there is none.
-func figures(pairs []string) string {
+func inInstructions(pairs []string) string {
 	ticks := strings.Contains(strings.Join(pairs, " "), " ticks/")
 	var list []string
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -55,6 +56,17 @@ func figures(pairs []string) string {
 			unit = "instructions/" + per
 		}
 		list = append(list, value+" "+unit)
+	}
+	return strings.Join(list, ", ")
+}
+
+// inTime writes the figures of a benchmark that ran as a process.
+func inTime(pairs []string) string {
+	var list []string
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if unit := pairs[i+1]; unit != "B/op" {
+			list = append(list, pairs[i]+" "+unit)
+		}
 	}
 	return strings.Join(list, ", ")
 }

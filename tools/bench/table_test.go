@@ -11,7 +11,7 @@ import (
 )
 
 func TestParse(t *testing.T) {
-	got := parse(`goos: linux
+	const printed = `goos: linux
 goarch: amd64
 pkg: example.org/vtx/asm
 cpu: something
@@ -24,11 +24,22 @@ ok  	example.org/vtx/asm	1.2s
 pkg: example.org/vtx/ring0
 BenchmarkChannel-16 	 2000 	 80 ns/op	 16 B/op	 2 allocs/op
 ok  	example.org/vtx/ring0	1.2s
-`)
+`
+	got := parse(printed, inInstructions)
 	want := []row{
 		{"`asm` Enter", "98.00 instructions/exit"},
 		{"`asm` Enter/vector", "140.5 instructions/op, 3.000 extra"},
 		{"`ring0` Channel", "80 instructions/op, 2 allocs/op"},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+
+	got = parse(printed, inTime)
+	want = []row{
+		{"`asm` Enter", "100.0 ns/exit, 98.00 ticks/exit, 0 allocs/op"},
+		{"`asm` Enter/vector", "140.5 ns/op, 3.000 extra"},
+		{"`ring0` Channel", "80 ns/op, 2 allocs/op"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
