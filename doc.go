@@ -2,17 +2,20 @@
 // and Virtual Secure Mode are made of. It holds no code. The packages are
 //
 //	asm       the instructions, one Go function each, and the VM-entry stub
+//	vmcs      the VMCS: fields, controls, capabilities, what fields point to, the
+//	          rules of VM entry, dumps
 //	ring0     boots the program that imports it in ring 0, as the stock Go
 //	          toolchain built it
 //	cmd/vtx   the command: "vtx boot" runs such a program on an emulator with
-//	          VT-x, "go test -exec" its tests
+//	          VT-x, "go test -exec" its tests; "vtx check" explains a failed
+//	          VM entry
 //
 // and examples/minihv is a minimal hypervisor that shows them together.
 //
 // # What depends on what
 //
-// Imports go one way only: ring0 imports asm, asm imports nothing but the
-// standard library, commands and examples import both. Every package compiles for
+// Imports go one way only: ring0 and vmcs import asm, asm imports nothing but the
+// standard library, commands and examples import all. Every package compiles for
 // every system and processor that Go knows; what only VT-x can do returns or
 // panics with an error there that says so.
 //
