@@ -309,6 +309,29 @@ func TestEventsOnVTx(t *testing.T) {
 		require.NoError(t, err)
 		require.False(t, done.Info.Valid())
 	}
+
+	// Which exceptions have an error code (SDM Vol. 3C 27.2.1.3).
+	for v := range vmcs.Vector(32) {
+		if v == vmcs.VectorNMI || v == vmcs.VectorCP && !m.Caps.Basic.AnyErrorCode() {
+			continue // the manual does not say
+		}
+		e := vmcs.InjectException(v, 0)
+		for _, flip := range []vmcs.InterruptionInfo{0, vmcs.InfoErrorCode} {
+			e.Info ^= flip
+			g.Set(vmcs.EntryExceptionErrorCode, 0)
+			require.NoError(t, e.Write(vmcs.Current{}))
+			g.Set(vmcs.GuestRSP, vmtest.StackTop-16)
+			g.RIP = vmtest.Code
+			err := vmcs.StatusError(g.Enter())
+			if flip != 0 && !m.Caps.Basic.AnyErrorCode() {
+				require.ErrorIs(t, err, vmcs.EntryInvalidControls, e.String())
+				continue
+			}
+			require.NoError(t, err, e.String())
+			require.Equal(t, uint32(reasonVMCALL), g.Reason, e.String())
+			require.Equal(t, vmtest.Handler(uint8(v)), g.RIP, e.String())
+		}
+	}
 }
 
 // TestFieldBitmapsOnVTx: VMREAD and VMWRITE in a guest exit exactly as Intercepts

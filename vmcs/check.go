@@ -69,7 +69,7 @@ func (o Outcome) String() string {
 	case FailInvalid:
 		return "VMfailInvalid"
 	case FailValid:
-		return fmt.Sprintf("VMfailValid with VM-instruction error %d (%v)", uint32(o.Error), o.Error)
+		return fmt.Sprintf("VMfailValid with VM-instruction error %d (%s)", uint32(o.Error), o.Error.String())
 	case EntryExit:
 		why := "VM-entry failure"
 		switch o.Reason {

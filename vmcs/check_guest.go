@@ -377,9 +377,25 @@ var guestPDPTERules = []Rule{
 		}},
 }
 
+// everywhere tells whether every processor with VMX and Intel 64 architecture has
+// the MSR, and takes all values that MSREntry.LoadRule does (SDM Vol. 4, table 2-2).
+func everywhere(msr uint32) bool {
+	switch msr {
+	case msrTSC, msrSysenterCS, msrSysenterESP, msrSysenterEIP, msrPAT, msrEFER, msrSTAR, msrLSTAR, msrCSTAR, msrFMASK, msrKernelGSBase:
+		return true
+	}
+	return false
+}
+
+// keepsLME tells whether IA32_EFER can be loaded with this value: with paging on,
+// LME cannot be changed (SDM Vol. 3C 27.4).
+func (c *checker) keepsLME(efer uint64) bool {
+	return c.get(GuestCR0)&cr0PG == 0 || efer&eferLME != 0 == c.guest64()
+}
+
 // msrLoadRules are those of loading MSRs (SDM Vol. 3C 27.4).
 var msrLoadRules = []Rule{
-	{"msrload", "27.4", "each entry of the VM-entry MSR-load area must have bits 63:32 0, and an MSR and a value that VM entry can load (see MSREntry.LoadRule)", []Field{EntryMSRLoadAddress, EntryMSRLoadCount}, badMSR, true,
+	{"msrload", "27.4", "each entry of the VM-entry MSR-load area must have bits 63:32 0, and an MSR and a value that VM entry can load (see MSREntry.LoadRule); IA32_EFER must not change LME while CR0.PG is 1; which other MSRs there are is not known, so that an entry for one makes the rule not checked", []Field{EntryMSRLoadAddress, EntryMSRLoadCount, GuestCR0, fEntry}, badMSR, true,
 		func(c *checker) bool {
 			n := c.get(EntryMSRLoadCount)
 			if n == 0 || !c.area(EntryMSRLoadCount, EntryMSRLoadAddress) {
@@ -387,18 +403,21 @@ var msrLoadRules = []Rule{
 			}
 			a := c.get(EntryMSRLoadAddress)
 			limit := uint64(c.Caps.Misc.MSRListMax())
+			unknown := n > limit // what is beyond the recommended size is not looked at
 			for i := range min(n, limit) {
 				head, value := c.load(a+16*i), c.load(a+16*i+8)
 				if c.missing {
 					return true
 				}
 				e := MSREntry{uint32(head), uint32(head >> 32), value}
-				if e.LoadRule(&c.Caps.CPU) != MSRAccepted {
+				if e.LoadRule(&c.Caps.CPU) != MSRAccepted || e.Index == msrEFER && !c.keepsLME(value) {
 					c.entryNo = i + 1
+					c.missing = unknown // an entry before may be refused
 					return false
 				}
+				unknown = unknown || !everywhere(e.Index)
 			}
-			c.missing = n > limit // what is beyond the recommended size is not looked at
+			c.missing = unknown
 			return true
 		}},
 }

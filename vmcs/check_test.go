@@ -202,7 +202,8 @@ func fredGuest() edit {
 func without(f func(*Capabilities)) edit { return func(s *checkState) { f(s.Caps) } }
 
 const (
-	tooFar       = 1 << 46 // beyond the physical-address width
+	tooFarBit    = 46
+	tooFar       = 1 << tooFarBit // beyond the physical-address width
 	notCanonical = 1 << 47
 	notLinear    = 1 << 48
 )
@@ -227,10 +228,15 @@ func address(id string, f Field, on edit, also ...string) []ruleCase {
 }
 
 func area(id string, address, count Field) []ruleCase {
-	pass := all(set(count, 2), set(address, 0x9000))
+	entries := func(s *checkState) {
+		for _, a := range []uint64{0x9000, 0x9010, tooFar - 32, tooFar - 16} {
+			s.memory[a] = 0x174 // IA32_SYSENTER_CS
+		}
+	}
+	pass := all(entries, set(count, 2), set(address, 0x9000))
 	return []ruleCase{
 		{id, pass, set(address, 0x9008), ""},
-		{id, all(set(count, 2), set(address, tooFar-32)), set(address, tooFar-16), ""},
+		{id, all(entries, set(count, 2), set(address, tooFar-32)), set(address, tooFar-16), ""},
 		{id, pass, set(address, ^uint64(15)), ""},
 		{id, set(address, 1), set(count, 1), ""},
 	}
@@ -254,11 +260,12 @@ func ruleCases() []ruleCase {
 		{"pin.reserved", nothing, or[uint64](PinBasedControls, 1<<8), ""},
 		{"primary.reserved", nothing, clr[uint64](PrimaryProcessorBasedControls, 2), ""},
 		{"primary.reserved", nothing, or[uint64](PrimaryProcessorBasedControls, 1), ""},
-		{"secondary.reserved", set(SecondaryProcessorBasedControls, 1<<29), primary(PrimaryActivateSecondaryControls), ""},
+		{"secondary.reserved", all(set(SecondaryProcessorBasedControls, uint64(SecondaryRDRANDExiting)), without(func(c *Capabilities) { c.Controls[GroupSecondary].May1 &^= uint64(SecondaryRDRANDExiting) })), primary(PrimaryActivateSecondaryControls), ""},
 		{"tertiary.reserved", set(TertiaryProcessorBasedControls, 1<<63), primary(PrimaryActivateTertiaryControls), ""},
 		{"cr3target.count", set(CR3TargetCount, 4), set(CR3TargetCount, 5), ""},
 		{"tpr.threshold.reserved", all(primary(PrimaryUseTPRShadow), secondary(SecondaryVirtualizeAPICAccesses), set(TPRThreshold, 15)), set(TPRThreshold, 16), ""},
 		{"tpr.threshold.vtpr", all(primary(PrimaryUseTPRShadow), set(VirtualAPICAddress, 0x5000), set(TPRThreshold, 7), func(s *checkState) { s.memory[0x5080] = 0x7f }), set(TPRThreshold, 8), ""},
+		{"tpr.threshold.vtpr", all(primary(PrimaryUseTPRShadow), secondary(SecondaryVirtualizeAPICAccesses), set(TPRThreshold, 1)), clr(SecondaryProcessorBasedControls, SecondaryVirtualizeAPICAccesses), ""},
 		{"nmi.virtual", pin(PinNMIExiting | PinVirtualNMIs), clr(PinBasedControls, PinNMIExiting), ""},
 		{"nmi.window", all(pin(PinNMIExiting|PinVirtualNMIs), primary(PrimaryNMIWindowExiting)), clr(PinBasedControls, PinVirtualNMIs), ""},
 		{"apic.tprshadow", all(primary(PrimaryUseTPRShadow), secondary(SecondaryVirtualizeX2APICMode)), clr(PrimaryProcessorBasedControls, PrimaryUseTPRShadow), ""},
@@ -314,6 +321,7 @@ func ruleCases() []ruleCase {
 		{"event.vector", inject(7 << 8), inject(7<<8 | 1), ""},
 		{"event.vector", all(fredGuest(), inject(7<<8|2)), inject(7<<8 | 3), ""},
 		{"event.errorcode.must", inject(3<<8 | 1<<11 | 13), inject(3<<8 | 13), ""},
+		{"event.errorcode.must", all(realMode(), inject(3<<8|13)), or[uint64](GuestCR0, 1), ""},
 		{"event.errorcode.mustnot", inject(3<<8 | 6), inject(3<<8 | 1<<11 | 6), ""},
 		{"event.errorcode.mustnot", inject(4<<8 | 0x80), inject(4<<8 | 1<<11 | 0x80), ""},
 		{"event.errorcode.mustnot", all(realMode(), inject(3<<8|13)), inject(3<<8 | 1<<11 | 13), ""},
@@ -404,6 +412,7 @@ func ruleCases() []ruleCase {
 		{"guest.tr.ti", set(GuestTRSelector, 0x18), set(GuestTRSelector, 0x1c), ""},
 		{"guest.ldtr.ti", all(ldt(), set(GuestLDTRSelector, 0x28)), set(GuestLDTRSelector, 4), ""},
 		{"guest.ss.rpl", nothing, set(GuestCSSelector, 3), ""},
+		{"guest.ss.rpl", all(withUnrestricted(), set(GuestCSSelector, 3)), clr(SecondaryProcessorBasedControls, SecondaryUnrestrictedGuest), ""},
 		{"guest.ldtr.base", ldt(), set(GuestLDTRBase, notCanonical), ""},
 		{"guest.cs.base", nothing, set(GuestCSBase, 1<<32), ""},
 		{"guest.cs.type", nothing, set(GuestCSAccessRights, 0xa098|2), ""},
@@ -413,6 +422,7 @@ func ruleCases() []ruleCase {
 		{"guest.cs.dpl", all(ring3, set(GuestCSAccessRights, 0xa09f)), all(set(GuestSSAccessRights, 0xc0b3), set(GuestCSAccessRights, 0xa0df), set(GuestCSSelector, 1), set(GuestSSSelector, 1)), ""},
 		{"guest.cs.dpl", all(withUnrestricted(), set(GuestCSAccessRights, 0xc093)), or[uint64](GuestCSAccessRights, 1<<5), ""},
 		{"guest.ss.dpl", nothing, all(set(GuestSSSelector, 1), set(GuestCSSelector, 1)), ""},
+		{"guest.ss.dpl", all(withUnrestricted(), set(GuestSSSelector, 1), set(GuestCSSelector, 1)), clr(SecondaryProcessorBasedControls, SecondaryUnrestrictedGuest), ""},
 		{"guest.ss.dpl.0", realMode(), all(or[uint64](GuestSSAccessRights, 1<<5), or[uint64](GuestCSAccessRights, 1<<5)), ""},
 		{"guest.ss.dpl.0", all(withUnrestricted(), set(GuestCSAccessRights, 0xc093)), or[uint64](GuestSSAccessRights, 1<<5), ""},
 		{"guest.cs.db", nothing, or[uint64](GuestCSAccessRights, 1<<14), ""},
@@ -489,12 +499,15 @@ func ruleCases() []ruleCase {
 		{"guest.pdpte.fields", all(withEPT(), pae, set(GuestPDPTE3, 0x5001|0xe18)), set(GuestPDPTE3, 0x5003), ""},
 		{"guest.pdpte.fields", all(withEPT(), pae, set(GuestPDPTE0, 0x1e6)), set(GuestPDPTE0, tooFar|1), ""},
 		{"guest.pdpte.memory", pae, func(s *checkState) { s.memory[0x1018] = 0x101 }, ""},
+		{"guest.pdpte.memory", all(pae, secondary(SecondaryEnableRDTSCP), func(s *checkState) { s.memory[0x1000] = 1<<tooFarBit | 1<<5 }), func(s *checkState) { s.memory[0x1000] |= 1 }, ""},
 		{"guest.pdpte.memory", all(pae, set(GuestCR3, 0xfff)), func(s *checkState) { s.memory[0xff8] = 3 }, ""},
 
 		{"msrload", msrs(0x277, 0x0007040600070406), func(s *checkState) { s.memory[0x9018] = 2 }, ""},
 		{"msrload", msrs(0x277, 0), func(s *checkState) { s.memory[0x9010] = 0xc0000100 }, ""},
 		{"msrload", msrs(0x277, 0), func(s *checkState) { s.memory[0x9010] |= 1 << 32 }, ""},
 		{"msrload", msrs(0x277, 0), func(s *checkState) { s.memory[0x9010] = 0x808 }, ""},
+		{"msrload", msrs(0xc0000080, 0x901), func(s *checkState) { s.memory[0x9018] = 0x801 }, ""},
+		{"msrload", all(guest32(), msrs(0xc0000080, 0x801)), func(s *checkState) { s.memory[0x9018] = 0x901 }, ""},
 	}
 	for _, c := range [][]ruleCase{
 		address("iobitmap.a", IOBitmapA, primary(PrimaryUseIOBitmaps)),
@@ -696,6 +709,31 @@ func TestRulesNotChecked(t *testing.T) {
 		report := s.Check(&s.Image)
 		require.True(t, slices.Contains(report.NotChecked, rule), c.id)
 	}
+}
+
+// An MSR that only some processors have cannot be judged.
+func TestMSRLoadNotChecked(t *testing.T) {
+	s := valid()
+	msrs(0xc0000103, 0)(s)
+	report := s.Check(&s.Image)
+	require.True(t, report.OK())
+	require.Equal(t, 1, len(report.NotChecked))
+	s.memory[0x9000] = 0xc0000100 // an entry before it can
+	report = s.Check(&s.Image)
+	require.Equal(t, uint64(1), report.Outcome().Qualification)
+	s.memory[0x9000], s.memory[0x9010] = 0xc0000103, 0xc0000100 // after it, which is the one?
+	report = s.Check(&s.Image)
+	require.True(t, report.OK())
+
+	// A count without bounds is not followed.
+	s.Image.Set(EntryMSRLoadCount, 1<<32-1)
+	s.memory[0x9000], s.memory[0x9010] = 0x174, 0x174
+	for i := range uint64(10000) {
+		s.memory[0x9000+16*i] = 0x174
+	}
+	report = s.Check(&s.Image)
+	require.True(t, report.OK())
+	require.Equal(t, "msrload", report.NotChecked[0].ID)
 }
 
 // Rules are well-formed: each stands once, reads known fields, and has its text.

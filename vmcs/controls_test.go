@@ -176,9 +176,10 @@ func testText[C vmcs.Controls, P interface {
 	UnmarshalText([]byte) error
 }](t *testing.T, g vmcs.ControlGroup) {
 	t.Helper()
-	c := C(1 | 1<<31)
+	const two = uint64(1 | 1<<31)
+	c := C(two)
 	require.Equal(t, g, c.ControlGroup())
-	require.Equal(t, string(g.AppendBits(nil, 1|1<<31)), c.String())
+	require.Equal(t, string(g.AppendBits(nil, two)), c.String())
 	text, err := any(c).(encoding.TextMarshaler).MarshalText()
 	require.NoError(t, err)
 	require.Equal(t, c.String(), string(text))

@@ -207,7 +207,8 @@ func InjectInterrupt(v Vector) Event { return Event{Info: EventInfo(EventExterna
 func InjectNMI() Event { return Event{Info: EventInfo(EventNMI, VectorNMI)} }
 
 // InjectException is a hardware exception. The error code goes with it if the
-// exception has one in protected mode: see WithoutErrorCode for real mode.
+// exception has one in protected mode: see WithoutErrorCode for real mode. #CP
+// with its error code is for processors that have CET; VM entry fails on others.
 func InjectException(v Vector, code uint32) Event {
 	e := Event{Info: EventInfo(EventHardwareException, v)}
 	if v.HasErrorCode() {

@@ -18,13 +18,29 @@ type Image struct {
 
 // Snapshot reads all known fields that r has.
 func Snapshot(r Reader) *Image {
-	m := new(Image)
-	for i := range fieldTable {
-		if v, err := r.Read(fieldTable[i].field); err == nil {
-			m.set(i, v)
+	m, _ := snapshot(r)
+	return m
+}
+
+// snapshot returns the last error of r's, too. The VM-instruction error comes
+// first: a VMREAD of a field that the processor lacks fails, and changes it.
+func snapshot(r Reader) (m *Image, failure error) {
+	m = new(Image)
+	read := func(f Field) {
+		v, err := r.Read(f)
+		if err != nil {
+			failure = err
+			return
+		}
+		m.Set(f, v)
+	}
+	read(VMInstructionErrorNumber)
+	for f := range Fields() {
+		if f != VMInstructionErrorNumber {
+			read(f)
 		}
 	}
-	return m
+	return m, failure
 }
 
 func (m *Image) has(slot int) bool { return m.present[slot/64]>>(slot%64)&1 != 0 }

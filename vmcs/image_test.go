@@ -146,6 +146,11 @@ func TestShadow(t *testing.T) {
 	require.Equal(t, uint64(13), n)
 	require.ErrorIs(t, s.Write(0x7000, 0), vmcs.ErrUnsupported)
 
+	// The number is what it was, though the snapshot tries fields that are not there.
+	require.Error(t, s.Write(vmcs.ExitReason, 1))
+	n, _ = vmcs.Snapshot(s).Read(vmcs.VMInstructionErrorNumber)
+	require.Equal(t, uint64(13), n)
+
 	caps.Misc |= 1 << 29
 	require.NoError(t, s.Write(vmcs.ExitReason, 1))
 	require.NoError(t, s.Write(vmcs.GuestESSelector, 0x12345))

@@ -202,10 +202,12 @@ func (r MSRRule) String() string {
 
 // Indices of MSRs that rules name (SDM Vol. 4 table 2-2).
 const (
+	msrTSC            = 0x10  // IA32_TIME_STAMP_COUNTER
 	msrUpdateTrigger  = 0x79  // IA32_BIOS_UPDT_TRIG
 	msrUpdateSign     = 0x8b  // IA32_BIOS_SIGN_ID
 	msrSMMMonitorCtl  = 0x9b  // IA32_SMM_MONITOR_CTL
 	msrSMBASE         = 0x9e  // IA32_SMBASE
+	msrSysenterCS     = 0x174 // IA32_SYSENTER_CS
 	msrSysenterESP    = 0x175 // IA32_SYSENTER_ESP
 	msrSysenterEIP    = 0x176 // IA32_SYSENTER_EIP
 	msrDebugCtl       = 0x1d9 // IA32_DEBUGCTL
@@ -215,8 +217,10 @@ const (
 	msrVMXLast        = 0x493 // IA32_VMX_EXIT_CTLS2
 	msrDSArea         = 0x600 // IA32_DS_AREA
 	msrEFER           = 0xc0000080
+	msrSTAR           = 0xc0000081
 	msrLSTAR          = 0xc0000082
 	msrCSTAR          = 0xc0000083
+	msrFMASK          = 0xc0000084
 	msrFSBase         = 0xc0000100
 	msrGSBase         = 0xc0000101
 	msrKernelGSBase   = 0xc0000102

@@ -94,6 +94,7 @@ func TestSegmentsOnVTx(t *testing.T) {
 			}
 			low, high, err := s.Descriptor()
 			require.NoError(t, err)
+			require.Equal(t, s.Rights&vmcs.RightsAVL != 0, low>>52&1 != 0)
 			if !long {
 				high = 0
 			}

@@ -1,0 +1,343 @@
+package vmcs_test
+
+import (
+	"flag"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/govtx/vtx/asm"
+	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/vmtest"
+	"github.com/govtx/vtx/vmcs"
+	"pgregory.net/rapid"
+)
+
+var checkedStates = flag.Int("vmcs.states", 2000, "how many VM entries TestCheckIsProcessor tries")
+
+// A bench draws VMCS contents, predicts what a VM entry with them does, and tries
+// it.
+type bench struct {
+	m      *vmtest.Machine
+	states []*vmtest.State
+
+	plain, features []*vmtest.State
+	fields          []vmcs.Field                // that can be written
+	ruled           []vmcs.Field                // that a change may be in
+	near            map[vmcs.Field][]vmcs.Field // fields that rules know together with this one
+	values          map[vmcs.Field][]uint64     // that are right in some state
+	special         map[valueClass][]uint64
+	checker         vmcs.Checker
+
+	launched, unsafe, unknown int
+	ends                      map[vmcs.OutcomeKind]int
+	used                      map[*deviation]int
+}
+
+func newBench(m *vmtest.Machine) *bench {
+	m.Helper()
+	b := &bench{m: m, states: m.States(), ends: map[vmcs.OutcomeKind]int{}, used: map[*deviation]int{}}
+	b.checker = vmcs.Checker{
+		Caps: m.Caps, Memory: m, Launch: vmcs.LaunchClear,
+		CurrentVMCS: m.LaunchRegion().Phys(), VMXONRegion: m.VMXON,
+	}
+	for f := range vmcs.Fields() {
+		if f.Supported(m.Caps) && !f.ReadOnly() {
+			b.fields = append(b.fields, f)
+		}
+	}
+	for r := range vmcs.Rules() {
+		for _, f := range r.Fields {
+			if slices.Contains(b.fields, f) && !slices.Contains(b.ruled, f) {
+				b.ruled = append(b.ruled, f)
+			}
+		}
+	}
+	b.values = map[vmcs.Field][]uint64{}
+	for _, s := range b.states {
+		if s.Feature {
+			b.features = append(b.features, s)
+		} else {
+			b.plain = append(b.plain, s)
+		}
+		for f, v := range s.Image.All() {
+			if !slices.Contains(b.values[f], v) {
+				b.values[f] = append(b.values[f], v)
+			}
+		}
+	}
+	b.near = map[vmcs.Field][]vmcs.Field{}
+	for r := range vmcs.Rules() {
+		for _, f := range r.Fields {
+			for _, g := range r.Fields {
+				if f != g && slices.Contains(b.fields, f) && slices.Contains(b.fields, g) && !slices.Contains(b.near[f], g) {
+					b.near[f] = append(b.near[f], g)
+				}
+			}
+		}
+	}
+	b.special = specialValues(m)
+	return b
+}
+
+// A valueClass is a set of values that are edges for a field.
+type valueClass int
+
+const (
+	classPlain valueClass = iota
+	classPhysical
+	classLinear
+	classLimit
+	classRights
+	classSelector
+	classEvent
+	classCount
+	classSmall
+)
+
+func classOf(f vmcs.Field) valueClass {
+	switch name := f.String(); {
+	case f == vmcs.EntryInterruptionInformation:
+		return classEvent
+	case strings.HasSuffix(name, "AccessRights"):
+		return classRights
+	case strings.HasSuffix(name, "Limit"):
+		return classLimit
+	case strings.HasSuffix(name, "Selector"):
+		return classSelector
+	case strings.HasSuffix(name, "Count"):
+		return classCount
+	case f == vmcs.GuestActivityState || f == vmcs.GuestInterruptibilityState || f == vmcs.EntryInstructionLength ||
+		f == vmcs.VPID || f == vmcs.TPRThreshold:
+		return classSmall
+	case f == vmcs.GuestCR3 || f == vmcs.HostCR3 || strings.HasPrefix(name, "GuestPDPTE"):
+		return classPhysical
+	case f.Width() == vmcs.Width64 && f.Type() == vmcs.Control || f == vmcs.VMCSLinkPointer:
+		return classPhysical
+	case f.Width() == vmcs.WidthNatural:
+		return classLinear
+	}
+	return classPlain
+}
+
+func specialValues(m *vmtest.Machine) map[valueClass][]uint64 {
+	s := map[valueClass][]uint64{
+		classLimit:    {0, 0xfff, 0x1000, 0xffff, 0x10000, 0xfffff, 0x100000, 0x100fff, 0xfffffffe, 0xffffffff, 0xfffff000},
+		classSelector: {0, 1, 3, 4, 7, 8, 0x10, 0x13, 0x18, 0x1b, 0xfff8, 0xffff},
+		classCount:    {0, 1, 2, 4, 5, 16, 255, 256, 257, 512, 1 << 28, 1 << 31, 1<<32 - 1},
+		classRights: {0, 0x10, 0x80, 0x81, 0x82, 0x83, 0x8b, 0x89, 0x92, 0x93, 0x97, 0x99, 0x9a, 0x9b, 0x9d, 0x9f, 0xf3, 0xf7, 0xfb, 0xff,
+			0xb3, 0x13, 0x1b, 0xa09b, 0xc093, 0xc09b, 0xc097, 0xc0f3, 0xe09b, 0x1009b, 0x10000, 0x10093, 0x1f0ff, 0x8093, 0x409b},
+	}
+	for v := range uint64(34) {
+		s[classSmall] = append(s[classSmall], v)
+		for kind := range uint64(8) {
+			vector := v
+			if v >= 32 {
+				vector = (v-31)*112 + 31 // 143 and 255
+			}
+			for _, code := range []uint64{0, 1 << 11} {
+				s[classEvent] = append(s[classEvent], 1<<31|kind<<8|vector|code)
+			}
+		}
+	}
+	width := m.Caps.CPU.PhysicalAddressBits
+	for _, a := range append(m.Addresses(), 0, 0x1000, 1<<32, 1<<32-4096, 1<<width-4096) {
+		for _, low := range []uint64{0, 0, 0, 0, 1, 8, 16, 32, 64, 0x80, 0x1f, 0xff0, 0xfff} {
+			s[classPhysical] = append(s[classPhysical], a+low)
+		}
+		s[classPhysical] = append(s[classPhysical], a|1<<width, a|1<<(width-1), a|1<<63, a|1<<52, a|0x1e)
+	}
+	s[classPhysical] = append(s[classPhysical], 1<<width, 1<<width-1, 1<<width-16, ^uint64(0), ^uint64(0xfff))
+	for _, n := range []uint8{m.Caps.CPU.LinearAddressBits, 48, 57, 32} {
+		half := uint64(1) << (n - 1)
+		s[classLinear] = append(s[classLinear], half, half-1, -half, -half-1, 2*half, 2*half-1, half-4, -half+4)
+	}
+	s[classLinear] = append(s[classLinear], 1<<63, ^uint64(0), 1<<31, 1<<31-1, 4, 3)
+	return s
+}
+
+// choose draws a number below n, each with about the same chance. Rapid's own
+// numbers tend to be small.
+func choose(t *rapid.T, what string, n int) int {
+	x := rapid.Uint64().Draw(t, what)
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	x ^= x >> 31
+	high, _ := bits.Mul64(x, uint64(n))
+	return int(high)
+}
+
+// A change is one that a trial makes to a state.
+type change struct {
+	field    vmcs.Field
+	from, to uint64
+}
+
+// draw draws a state and changes one to three fields of it.
+func (b *bench) draw(t *rapid.T) (*vmtest.State, *vmcs.Image, []change) {
+	states := b.plain
+	if rapid.Bool().Draw(t, "feature") {
+		states = b.features
+	}
+	s := states[choose(t, "state", len(states))]
+	image := s.Image
+	var changes []change
+	for i := range rapid.IntRange(1, 3).Draw(t, "changes") {
+		list := b.ruled
+		if choose(t, "any", 16) == 0 {
+			list = b.fields
+		}
+		if i > 0 && rapid.Bool().Draw(t, "near") {
+			if near := b.near[changes[0].field]; near != nil {
+				list = near
+			}
+		}
+		f := list[choose(t, "field", len(list))]
+		c := change{field: f}
+		c.from, _ = image.Get(f)
+		if c.to = b.value(t, f, c.from); c.to == c.from {
+			c.to ^= 1 << choose(t, "bit", f.Width().Bits())
+		}
+		image.Set(f, c.to)
+		changes = append(changes, c)
+	}
+	return s, &image, changes
+}
+
+// value draws a value for a field that has another one.
+func (b *bench) value(t *rapid.T, f vmcs.Field, v uint64) uint64 {
+	width := f.Width().Bits()
+	special := b.special[classOf(f)]
+	how := choose(t, "how", 12)
+	if how >= 9 && special == nil {
+		how -= 8
+	}
+	switch how {
+	case 0:
+		return (v + 1) & f.Width().Mask()
+	case 1:
+		return (v - 1) & f.Width().Mask()
+	case 2:
+		return []uint64{0, f.Width().Mask()}[choose(t, "0 or ones", 2)]
+	case 3:
+		return rapid.Uint64().Draw(t, "value") & f.Width().Mask()
+	case 4:
+		return b.values[f][choose(t, "value of", len(b.values[f]))]
+	case 5:
+		return v ^ 1<<choose(t, "bit", width) ^ 1<<choose(t, "bit", width)
+	case 6, 7, 8:
+		return v ^ 1<<choose(t, "bit", width)
+	default:
+		return special[choose(t, "special", len(special))] & f.Width().Mask()
+	}
+}
+
+// outcomeOf says of the processor's answer what a Report says.
+func outcomeOf(o vmtest.Outcome) vmcs.Outcome {
+	switch {
+	case o.Status == asm.FailInvalid:
+		return vmcs.Outcome{Kind: vmcs.FailInvalid}
+	case o.Status == asm.FailValid:
+		return vmcs.Outcome{Kind: vmcs.FailValid, Error: o.Error}
+	case o.Entered():
+		return vmcs.Outcome{Kind: vmcs.Entered}
+	}
+	return vmcs.Outcome{Kind: vmcs.EntryExit, Reason: o.Reason &^ (1 << 31), Qualification: o.Qualification}
+}
+
+// try launches a VMCS and compares the processor's answer with the prediction,
+// and with what the table of deviations makes of it. It says what disagrees, or
+// "". Tried is false if the entry would not be safe, or cannot be predicted.
+func (b *bench) try(image *vmcs.Image) (disagreement string, tried bool) {
+	b.m.Helper()
+	report := b.checker.Check(image)
+	if len(report.NotChecked) > 0 {
+		b.unknown++
+		return "", false
+	}
+	expected, rows := expect(b.m, image, &report)
+	if expected.Kind != vmcs.FailValid && b.m.Unsafe(image, expected.Kind == vmcs.Entered) != "" {
+		b.unsafe++
+		return "", false
+	}
+	b.launched++
+	o := b.m.Launch(image)
+	got := outcomeOf(o)
+	b.ends[got.Kind]++
+	if got == expected {
+		for _, d := range rows {
+			b.used[d]++
+		}
+		return "", true
+	}
+	var w strings.Builder
+	fmt.Fprintf(&w, "expected   %v\nprocessor  %v (%v)\n", expected, got, o)
+	for _, d := range rows {
+		fmt.Fprintf(&w, "deviation  %s\n", d.name)
+	}
+	for i := range report.Violations {
+		fmt.Fprintf(&w, "violation  %v\n           leads to %v\n", &report.Violations[i], report.Violations[i].Rule.Result)
+	}
+	return w.String(), true
+}
+
+// check draws VMCS contents until one can be tried, and tries it.
+func (b *bench) check(t *rapid.T) {
+	t.Helper()
+	for range 20 {
+		s, image, changes := b.draw(t)
+		disagreement, tried := b.try(image)
+		if disagreement != "" {
+			t.Fatalf("%v%s\n%s", s, describe(changes), disagreement)
+		}
+		if tried {
+			return
+		}
+	}
+}
+
+func describe(changes []change) string {
+	var w strings.Builder
+	for _, c := range changes {
+		fmt.Fprintf(&w, "\nchange     %v: %#x, was %#x", c.field, c.to, c.from)
+	}
+	return w.String()
+}
+
+// setFlag sets a flag for the length of a test.
+func setFlag(t testing.TB, name, value string) {
+	old := flag.Lookup(name).Value.String()
+	require.NoError(t, flag.Set(name, value))
+	t.Cleanup(func() { require.NoError(t, flag.Set(name, old)) })
+}
+
+// TestStatesAreValid: what the processor enters has no violation.
+func TestStatesAreValid(t *testing.T) {
+	b := newBench(vmtest.Start(t))
+	for _, s := range b.states {
+		report := b.checker.Check(&s.Image)
+		require.NoError(t, report.Err(), "%v", s)
+		require.Empty(t, report.NotChecked, "%v", s)
+	}
+}
+
+// TestCheckIsProcessor: Check says what the processor does. States that it
+// enters are changed in one to three fields.
+func TestCheckIsProcessor(t *testing.T) {
+	b := newBench(vmtest.Start(t))
+	setFlag(t, "rapid.checks", fmt.Sprint(*checkedStates))
+	setFlag(t, "rapid.seed", "1")
+	setFlag(t, "rapid.nofailfile", "true")
+	rapid.Check(t, b.check)
+	t.Logf("%d VM entries tried: %d entered, %d VMfail, %d failed with a VM exit; %d were not safe, %d not to be predicted",
+		b.launched, b.ends[vmcs.Entered], b.ends[vmcs.FailValid], b.ends[vmcs.EntryExit], b.unsafe, b.unknown)
+	for i := range deviations {
+		d := &deviations[i]
+		t.Logf("%5d  %s", b.used[d], d.name)
+		if *checkedStates >= 20000 && b.used[d] == 0 && d.here(b.m) {
+			t.Errorf("no state has shown the deviation %q: it is not there, or too seldom drawn", d.name)
+		}
+	}
+}
