@@ -1,4 +1,4 @@
-// Vtx boots Go programs in ring 0.
+// Vtx explains VT-x at the command line, and boots Go programs in ring 0.
 //
 // Usage:
 //
@@ -13,6 +13,11 @@
 //	go test -exec 'go run github.com/govtx/vtx/cmd/vtx boot' ./asm
 //
 // "vtx help boot" describes it in full.
+//
+// "vtx check FILE" finds in a dump of a VMCS, such as KVM leaves in the kernel's
+// log, the rules of VM entry that it breaks. "vtx caps", "vtx field", "vtx fields"
+// and "vtx error" look up what processors can do, fields of the VMCS, and errors of
+// VMX instructions.
 package main
 
 import (
@@ -44,6 +49,11 @@ type command struct {
 
 var commands = []*command{
 	bootCommand,
+	capsCommand,
+	checkCommand,
+	errorCommand,
+	fieldCommand,
+	fieldsCommand,
 }
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -96,7 +106,7 @@ func help(args []string) int {
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, "Vtx boots Go programs in ring 0.\n\nUsage: vtx COMMAND [flags] [arguments]\n\nCommands:\n")
+	fmt.Fprint(w, "Vtx explains VT-x at the command line, and boots Go programs in ring 0.\n\nUsage: vtx COMMAND [flags] [arguments]\n\nCommands:\n")
 	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
 	for _, c := range commands {
 		fmt.Fprintf(t, "  %s\t%s\n", c.name, c.short)

@@ -131,7 +131,7 @@ func TestUsage(t *testing.T) {
 		status      int
 	}{
 		{args: "", errOut: "Usage: vtx COMMAND", status: 2},
-		{args: "help", out: "boot   boot a Go program in ring 0", status: 0},
+		{args: "help", out: "boot a Go program in ring 0", status: 0},
 		{args: "-h", out: "Usage: vtx COMMAND", status: 0},
 		{args: "help boot", out: "Usage: vtx boot [flags] PROGRAM [ARGS]", status: 0},
 		{args: "help boot", out: "  -max-output SIZE", status: 0},
