@@ -18,7 +18,7 @@
 //	 |            exited <---------- VM exit ----------|
 //	 |             |  8 store 15 general registers
 //	 |             |  9 CR2
-//	 |             | 10 VMREAD length, reason, RIP
+//	 |             | 10 VMREAD length, reason, flags, RIP
 //	 |             | 11 XSAVE the guest's vector state, clean the host's
 //	 |<--- RET ----| 12 restore RFLAGS and BP
 //
@@ -51,6 +51,8 @@
 #define GUEST_RIP     $0x681e
 #define EXIT_REASON   $0x4402
 #define EXIT_LENGTH   $0x440c
+#define GUEST_RFLAGS  $0x6820
+#define GUEST_BLOCKED $0x4824 // interruptibility state
 
 #define VMWRITE_DX_CX BYTE $0x0f; BYTE $0x79; BYTE $0xca // VMWRITE DX, CX: field CX
 #define VMREAD_CX_DX  BYTE $0x0f; BYTE $0x78; BYTE $0xca // VMREAD CX, DX: field CX
@@ -212,6 +214,10 @@ TEXT ·exited(SB), NOSPLIT|NOFRAME, $0-0
 	VMREAD_CX(Guest_InstructionLength)
 	MOVL EXIT_REASON, CX
 	VMREAD_CX(Guest_Reason)
+	MOVL GUEST_RFLAGS, CX
+	VMREAD_CX(Guest_RFLAGS)
+	MOVL GUEST_BLOCKED, CX
+	VMREAD_CX(Guest_Interruptibility)
 	MOVL GUEST_RIP, CX
 	VMREAD_CX_DX
 	MOVQ DX, Guest_RIP(BX)

@@ -44,6 +44,8 @@ var encodings = []struct {
 	{"enter", "0f 01 c2", "vmlaunch", "launchFaulted", opVMLAUNCH},
 	{"exited", "0f 78 8b 98 00 00 00", "vmread QWORD PTR [rbx+0x98],rcx", "enterFaulted", opVMREAD},
 	{"exited", "0f 78 8b 90 00 00 00", "vmread QWORD PTR [rbx+0x90],rcx", "enterFaulted", opVMREAD},
+	{"exited", "0f 78 8b a0 00 00 00", "vmread QWORD PTR [rbx+0xa0],rcx", "enterFaulted", opVMREAD},
+	{"exited", "0f 78 8b a8 00 00 00", "vmread QWORD PTR [rbx+0xa8],rcx", "enterFaulted", opVMREAD},
 	{"exited", "0f 78 ca", "vmread rdx,rcx", "enterFaulted", opVMREAD},
 	{"leaveVector", "0f 01 d1", "xsetbv", "enterFaulted", opXSETBV},
 	{"leaveVector", "48 0f ae 26", "xsave64 [rsi]", "enterFaulted", opXSAVE},

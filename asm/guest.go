@@ -29,6 +29,13 @@ type Guest struct {
 	InstructionLength uint32
 	_                 uint32
 
+	// RFLAGS and Interruptibility are VMCS fields 0x6820 and 0x4824 at the last
+	// exit. Enter only reads them: what advances RIP must look at both. To change
+	// them, write the VMCS.
+	RFLAGS           uint64
+	Interruptibility uint32
+	_                uint32
+
 	hostRSP uint64 // HOST_RSP as last written; 0: write all that Enter writes
 	//lint:ignore U1000 used in assembly
 	rip      uint64         // GUEST_RIP as the VMCS holds it

@@ -531,23 +531,27 @@ func TestTwoGuests(t *testing.T) {
 	}
 }
 
-// TestExitFields: reason, length and RIP are the VMCS's.
+// TestExitFields: what Enter reads is what the VMCS holds.
 func TestExitFields(t *testing.T) {
 	v := newVM(t,
+		0x8e, 0xd0, // mov ss, eax: blocks events until the next instruction is through
 		0x0f, 0xa2, // cpuid
 		0xf4,       // hlt
 		0xe6, 0x80, // out 0x80, al
 		0x0f, 0x0b, // ud2
 	)
-	at := v.code.Phys()
-	for _, want := range []struct {
+	at := v.code.Phys() + 2
+	for i, want := range []struct {
 		reason, length uint32
 	}{{reasonCPUID, 2}, {reasonHLT, 1}, {reasonIO, 2}, {reasonException, 0}} {
 		v.enter(want.reason)
+		require.True(t, i > 0 || v.Interruptibility == 2)
 		require.Equal(t, at, v.RIP)
 		require.Equal(t, v.read(fieldGuestRIP), v.RIP)
 		require.Equal(t, v.read(fieldReason), uint64(v.Reason))
 		require.Equal(t, v.read(0x440c), uint64(v.InstructionLength))
+		require.Equal(t, v.read(fieldGuestRFLAGS), v.RFLAGS)
+		require.Equal(t, v.read(0x4824), uint64(v.Interruptibility))
 		if want.length != 0 {
 			require.Equal(t, want.length, v.InstructionLength)
 		}
