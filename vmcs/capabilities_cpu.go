@@ -5,6 +5,7 @@ type CPU struct {
 	Known bool // read from CPUID, not supposed
 
 	PhysicalAddressBits uint8 // MAXPHYADDR: 32 to 52
+	KeyBits             uint8 // bits of it that total memory encryption uses for keys (IA32_TME_ACTIVATE[39:36])
 	LinearAddressBits   uint8 // 48, or 57 with 5-level paging; 32 without long mode
 
 	// The bits of MSRs that are not reserved on this processor. DebugCtlValid
@@ -27,6 +28,22 @@ type CPU struct {
 	LAM      bool // linear-address masking
 	FRED     bool
 	ArchLBR  bool
+}
+
+// physicalWidth and linearWidth are the widths within what there is, whatever has
+// been said of the processor: 0 is not known, and the widest is taken.
+func (c *CPU) physicalWidth() uint8 {
+	if c.PhysicalAddressBits == 0 || c.PhysicalAddressBits > 52 {
+		return 52
+	}
+	return c.PhysicalAddressBits
+}
+
+func (c *CPU) linearWidth() uint8 {
+	if c.LinearAddressBits == 0 || c.LinearAddressBits > 57 {
+		return 57
+	}
+	return max(c.LinearAddressBits, 48)
 }
 
 // AnyCPU returns the CPU that is supposed when CPUID is not known: one that has

@@ -97,6 +97,8 @@ type Checker struct {
 	Caps   *Capabilities
 	Memory Memory // nil: rules that look into memory are not checked
 
+	NoVMCS       bool // there is no current VMCS
+	ShadowVMCS   bool // the current VMCS is a shadow VMCS
 	Legacy       bool // IA32_EFER.LMA is 0: the processor is not in IA-32e mode
 	SMM          bool // the processor is in system-management mode
 	BlockedMOVSS bool // events are blocked by MOV SS
@@ -232,7 +234,7 @@ func (k *Checker) Check(r Reader) Report {
 	c.start(k, r)
 	for i := range rules {
 		rule := &rules[i]
-		c.missing = false
+		c.missing, c.entryNo = false, 0
 		ok := rule.ok(c)
 		if c.missing {
 			report.NotChecked = append(report.NotChecked, rule)
@@ -264,7 +266,10 @@ type checker struct {
 	memory   [4]MemoryValue // the first of reads
 	entryNo  uint64         // the number of the MSR-load entry that the rule has refused
 
-	physicalMask uint64 // the bits of an address that are beyond its width
+	physicalMask uint64 // the bits that are beyond the width of an address, or of a key
+	guestMask    uint64 // the same for guest-physical addresses
+	legacy       bool   // not in IA-32e mode
+	fromSMM      bool   // the entry returns from SMM
 }
 
 func (c *checker) start(k *Checker, r Reader) {
@@ -278,9 +283,13 @@ func (c *checker) start(k *Checker, r Reader) {
 		c.reader = r
 		c.known, c.absent = [len(c.known)]uint64{}, [len(c.absent)]uint64{}
 	}
-	c.physicalMask = 0
-	if n := k.Caps.CPU.PhysicalAddressBits; n < 64 {
-		c.physicalMask = ^uint64(0) << n
+	width := k.Caps.CPU.physicalWidth()
+	c.guestMask = ^uint64(0) << width
+	c.physicalMask = ^uint64(0) << (width - min(k.Caps.CPU.KeyBits, width))
+	c.legacy = k.Legacy || !k.Caps.CPU.LongMode
+	c.fromSMM = false
+	if k.SMM {
+		c.fromSMM = EntryControls(c.get(VMEntryControls))&EntryEntryToSMM == 0
 	}
 }
 
@@ -310,7 +319,7 @@ func (c *checker) getSlow(f Field, word uint, bit uint64) uint64 {
 			c.missing = true
 			return 0
 		}
-		c.values[f.slot()] = v
+		c.values[f.slot()] = v & f.Width().Mask()
 		c.known[word] |= bit
 	}
 	return c.values[f.slot()]
@@ -337,10 +346,10 @@ func (c *checker) load(addr uint64) uint64 {
 
 // violation runs a violated rule again, and keeps what it looks at.
 func (c *checker) violation(rule *Rule) Violation {
-	c.tracking, c.touched, c.reads, c.entryNo = true, [len(c.touched)]uint64{}, 0, 0
+	v := Violation{Rule: rule, MSREntry: c.entryNo}
+	c.tracking, c.touched, c.reads = true, [len(c.touched)]uint64{}, 0
 	rule.ok(c)
 	c.tracking = false
-	v := Violation{Rule: rule, MSREntry: c.entryNo}
 	for _, f := range rule.Fields {
 		if s := f.slot(); c.touched[s/64]>>(s%64)&1 != 0 {
 			v.Fields = append(v.Fields, FieldValue{f, c.get(f)})
@@ -356,9 +365,17 @@ func (c *checker) violation(rule *Rule) Violation {
 // Controls. A group that is not activated counts as all 0, whatever its field
 // holds (SDM Vol. 3C 27.2.1.1).
 
-func (c *checker) pin() PinControls { return PinControls(c.get(PinBasedControls)) }
+// A VM entry that returns from SMM does not check the VM-execution controls of the
+// current VMCS but those of the executive VMCS, which is not here
+// (SDM Vol. 3C 32.15.4): rules that ask for them are not checked.
+
+func (c *checker) pin() PinControls {
+	c.missing = c.missing || c.fromSMM
+	return PinControls(c.get(PinBasedControls))
+}
 
 func (c *checker) primary() PrimaryControls {
+	c.missing = c.missing || c.fromSMM
 	return PrimaryControls(c.get(PrimaryProcessorBasedControls))
 }
 
@@ -435,14 +452,13 @@ func (c *checker) canonical(a uint64) bool {
 	if !c.Caps.CPU.LongMode {
 		return true
 	}
-	shift := 64 - c.Caps.CPU.LinearAddressBits
-	return uint64(int64(a<<shift)>>shift) == a
+	return signExtended(a, c.Caps.CPU.linearWidth())
 }
 
 // linear checks bits 63:N of an instruction pointer, which must be identical
 // where N is the linear-address width (SDM Vol. 3C 27.3.1.4). Bit N-1 may differ:
 // then the first fetch raises #GP.
 func (c *checker) linear(a uint64) bool {
-	top := int64(a) >> c.Caps.CPU.LinearAddressBits
+	top := int64(a) >> c.Caps.CPU.linearWidth()
 	return top == 0 || top == -1
 }

@@ -33,6 +33,10 @@ func fail(n InstructionError) Outcome { return Outcome{Kind: FailValid, Error: n
 // Basic VM-entry checks (SDM Vol. 3C 27.1), as far as they have to do with the
 // VMCS. The others make VMLAUNCH and VMRESUME fault.
 var basicRules = []Rule{
+	{"entry.novmcs", "27.1", "there must be a current VMCS", nil, Outcome{Kind: FailInvalid}, false,
+		func(c *checker) bool { return !c.NoVMCS }},
+	{"entry.shadowvmcs", "27.1", "the current VMCS must not be a shadow VMCS", nil, Outcome{Kind: FailInvalid}, false,
+		func(c *checker) bool { return !c.ShadowVMCS }},
 	{"entry.movss", "27.1", "events must not be blocked by MOV SS", nil, fail(EntryBlockedByMOVSS), false,
 		func(c *checker) bool { return !c.BlockedMOVSS }},
 	{"entry.launch", "27.1", "VMLAUNCH needs a VMCS whose launch state is clear", nil, fail(VMLAUNCHNonClear), false,
@@ -41,6 +45,19 @@ var basicRules = []Rule{
 		func(c *checker) bool { return c.Launch != ResumeNotLaunched }},
 	{"entry.resume.vmxoff", "31.4", "VMRESUME needs a VMCS that was launched since VMXON", nil, fail(VMRESUMEAfterVMXOFF), false,
 		func(c *checker) bool { return c.Launch != ResumeAfterVMXOFF }},
+	{"smm.executive.address", "32.15.4", "when the entry returns from SMM, bits 11:0 of the executive-VMCS pointer must be 0, and so must the bits beyond the physical-address width", []Field{ExecutiveVMCSPointer, fEntry}, fail(EntryInvalidExecutive), false,
+		func(c *checker) bool {
+			return !c.SMM || c.entry()&(EntryEntryToSMM|EntryDeactivateDualMonitorTreatment) != 0 || c.page(ExecutiveVMCSPointer)
+		}},
+	{"smm.executive.vmxon", "32.15.4", "to deactivate the dual-monitor treatment, the executive-VMCS pointer must be the VMXON pointer", []Field{ExecutiveVMCSPointer, fEntry}, fail(EntryExecutiveNotVMXON), false,
+		func(c *checker) bool {
+			if !c.SMM || c.entry()&EntryDeactivateDualMonitorTreatment == 0 {
+				return true
+			}
+			p := c.get(ExecutiveVMCSPointer)
+			c.missing = c.missing || c.VMXONRegion == 0
+			return p == c.VMXONRegion
+		}},
 }
 
 // The field of each group of controls, for rules that read them.
@@ -204,6 +221,8 @@ var executionRules = []Rule{
 		func(c *checker) bool {
 			return c.secondary()&SecondaryEPTViolationVE == 0 || c.page(VirtualizationExceptionAddress)
 		}},
+	{"entry.tracing", "27.2.1.1", "while IA32_RTIT_CTL.TraceEn is 1, “load IA32_RTIT_CTL” must be 0", []Field{fEntry}, badControls, false,
+		func(c *checker) bool { return !c.Tracing || c.entry()&EntryLoadIA32RTITCTL == 0 }},
 	{"pt.guestphysical", "27.2.1.1", "if “Intel PT uses guest physical addresses” is 1, “enable EPT”, “load IA32_RTIT_CTL” and “clear IA32_RTIT_CTL” must be 1", []Field{fSecondary, fExit, fEntry, fPrimary}, badControls, false,
 		func(c *checker) bool {
 			return c.secondary()&SecondaryIntelPTUsesGuestPhysicalAddresses == 0 ||
@@ -226,6 +245,18 @@ var executionRules = []Rule{
 	{"hlat.pointer", "27.2.1.1", "if “enable HLAT” is 1, bits 2:0 and 11:5 of the HLATP must be 0, and so must the bits beyond the physical-address width", []Field{HLATPointer, fPrimary, fTertiary}, badControls, false,
 		func(c *checker) bool {
 			return c.tertiary()&TertiaryEnableHLAT == 0 || c.get(HLATPointer)&(0xfe7|c.physicalMask) == 0
+		}},
+	{"timer.vid", "27.2.1.1, newer than revision 084", "if “APIC-timer virtualization” is 1, “virtual-interrupt delivery” must be 1", []Field{fTertiary, fSecondary, fPrimary}, badControls, false,
+		func(c *checker) bool {
+			return c.tertiary()&TertiaryAPICTimerVirtualization == 0 || c.secondary()&SecondaryVirtualInterruptDelivery != 0
+		}},
+	{"timer.rdtsc", "27.2.1.1, newer than revision 084", "if “APIC-timer virtualization” is 1, “RDTSC exiting” must be 0", []Field{fTertiary, fPrimary}, badControls, false,
+		func(c *checker) bool {
+			return c.tertiary()&TertiaryAPICTimerVirtualization == 0 || c.primary()&PrimaryRDTSCExiting == 0
+		}},
+	{"timer.vector", "27.2.1.1, newer than revision 084", "if “APIC-timer virtualization” is 1, the virtual timer vector must be 0 to 255", []Field{VirtualTimerVector, fPrimary, fTertiary}, badControls, false,
+		func(c *checker) bool {
+			return c.tertiary()&TertiaryAPICTimerVirtualization == 0 || c.get(VirtualTimerVector) <= 255
 		}},
 	{"ipi.table", "27.2.1.1", "if “IPI virtualization” is 1, bits 2:0 of the PID-pointer table address must be 0, and the table's last byte must be within the physical-address width", []Field{PIDPointerTable, LastPIDPointerIndex, fPrimary, fTertiary}, badControls, false,
 		func(c *checker) bool {
@@ -290,7 +321,7 @@ func (c *checker) protected() bool {
 var entryRules = []Rule{
 	{"entry.reserved", "27.2.1.3, A.5", "reserved bits of the VM-entry controls must be as IA32_VMX_(TRUE_)ENTRY_CTLS says", []Field{fEntry}, badControls, false,
 		func(c *checker) bool { return c.allowed(GroupEntry, uint64(c.entry())) }},
-	{"event.type", "27.2.1.3", "the type of an injected event must not be 1, nor 7 without “monitor trap flag” or FRED", []Field{EntryInterruptionInformation}, badControls, false,
+	{"event.type", "27.2.1.3", "the type of an injected event must not be 1, nor 7 on a processor without “monitor trap flag” and FRED", []Field{EntryInterruptionInformation}, badControls, false,
 		func(c *checker) bool {
 			i, ok := c.injected()
 			if !ok {
@@ -298,7 +329,7 @@ var entryRules = []Rule{
 			}
 			return i.Type() != 1 && (i.Type() != EventOther || c.Caps.Controls[GroupPrimary].May1&uint64(PrimaryMonitorTrapFlag) != 0 || c.Caps.CPU.FRED)
 		}},
-	{"event.vector", "27.2.1.3", "the vector of an injected event must be 2 for an NMI, at most 31 for a hardware exception, and 0 for an other event (1 and 2 too with FRED)", []Field{EntryInterruptionInformation, GuestCR4}, badControls, false,
+	{"event.vector", "27.2.1.3", "the vector of an injected event must be 2 for an NMI, at most 31 for a hardware exception, and for an other event 0 where there is “monitor trap flag”, 1 or 2 if CR4.FRED is 1 in guest CR4", []Field{EntryInterruptionInformation, GuestCR4}, badControls, false,
 		func(c *checker) bool {
 			i, ok := c.injected()
 			if !ok {
@@ -310,7 +341,8 @@ var entryRules = []Rule{
 			case EventHardwareException:
 				return v <= 31
 			case EventOther:
-				return v == 0 || c.Caps.CPU.FRED && v <= 2 && c.get(GuestCR4)&cr4FRED != 0
+				return v == 0 && c.Caps.Controls[GroupPrimary].May1&uint64(PrimaryMonitorTrapFlag) != 0 ||
+					(v == 1 || v == 2) && c.Caps.CPU.FRED && c.get(GuestCR4)&cr4FRED != 0
 			}
 			return true
 		}},
@@ -349,10 +381,10 @@ var entryRules = []Rule{
 			i, ok := c.injected()
 			return !ok || !i.HasErrorCode() || c.get(EntryExceptionErrorCode)>>16 == 0
 		}},
-	{"event.length", "27.2.1.3", "to inject a software interrupt or exception, the instruction length must be 1 to 15, or 0 if IA32_VMX_MISC[30] is 1", []Field{EntryInstructionLength, EntryInterruptionInformation}, badControls, false,
+	{"event.length", "27.2.1.3", "to inject a software interrupt or exception, or FRED's SYSCALL or SYSENTER event, the instruction length must be 1 to 15, or 0 if IA32_VMX_MISC[30] is 1", []Field{EntryInstructionLength, EntryInterruptionInformation}, badControls, false,
 		func(c *checker) bool {
 			i, ok := c.injected()
-			if !ok || !i.Type().HasLength() {
+			if !ok || !i.HasLength() {
 				return true
 			}
 			n := c.get(EntryInstructionLength)
@@ -369,6 +401,4 @@ var entryRules = []Rule{
 			const both = EntryEntryToSMM | EntryDeactivateDualMonitorTreatment
 			return c.entry()&both != both
 		}},
-	{"entry.tracing", "27.2.1.3", "while IA32_RTIT_CTL.TraceEn is 1, “load IA32_RTIT_CTL” must be 0", []Field{fEntry}, badControls, false,
-		func(c *checker) bool { return !c.Tracing || c.entry()&EntryLoadIA32RTITCTL == 0 }},
 }

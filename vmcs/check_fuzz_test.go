@@ -18,10 +18,15 @@ type hashedMemory uint64
 
 func (m hashedMemory) ReadPhysical(addr uint64) (uint64, error) {
 	v := (addr ^ uint64(m)) * 0x9e3779b97f4a7c15
-	if v>>60 == 0 {
+	v ^= v >> 29
+	switch v >> 60 {
+	case 0:
 		return 0, errors.New("there is no memory")
+	case 1, 2, 3, 4: // as the head of an entry of an MSR area
+		msrs := []uint64{0x174, 0x175, 0x277, 0x600, 0xc0000080, 0xc0000082, 0xc0000102, 0xc0000100, 0x38f, 0x1d9, 0x808, 0x9b}
+		return msrs[v%uint64(len(msrs))], nil
 	}
-	return v ^ v>>29, nil
+	return v, nil
 }
 
 // drawCapabilities draws what no processor has, too.
@@ -63,6 +68,10 @@ func drawState(t *rapid.T) *checkState {
 	var all []Field
 	for f := range Fields() {
 		all = append(all, f)
+	}
+	if rapid.Bool().Draw(t, "MSRs") {
+		s.Image.Set(EntryMSRLoadAddress, 0x9000)
+		s.Image.Set(EntryMSRLoadCount, uint64(rapid.IntRange(0, 5000).Draw(t, "count")))
 	}
 	for range rapid.IntRange(0, 20).Draw(t, "changes") {
 		f := rapid.SampledFrom(all).Draw(t, "field")

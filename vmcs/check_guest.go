@@ -50,21 +50,21 @@ var guestRegisterRules = []Rule{
 		func(c *checker) bool { return c.guest64() || c.get(GuestCR4)&cr4PCIDE == 0 }},
 	{"guest.cr4.fred", "FRED specification", "if “IA-32e mode guest” is 0, CR4.FRED (bit 32) must be 0 in guest CR4", []Field{GuestCR4, fEntry}, badGuest, false,
 		func(c *checker) bool { return c.guest64() || c.get(GuestCR4)&cr4FRED == 0 }},
-	{"guest.cr3", "27.3.1.1", "guest CR3 must have no bits beyond the physical-address width, except 62:61 where there is LAM", []Field{GuestCR3}, badGuest, false,
-		func(c *checker) bool { return c.cr3(c.get(GuestCR3)) }},
+	{"guest.cr3", "27.3.1.1", "guest CR3 must have no bits beyond the physical-address width, except 62:61 where there is LAM", []Field{GuestCR3, fPrimary, fSecondary}, badGuest, false,
+		func(c *checker) bool { return c.cr3(c.get(GuestCR3), c.cr3Mask()) }},
 	{"guest.dr7", "27.3.1.1", "if “load debug controls” is 1, bits 63:32 of guest DR7 must be 0", []Field{GuestDR7, fEntry}, badGuest, false,
 		func(c *checker) bool { return c.entry()&EntryLoadDebugControls == 0 || c.get(GuestDR7)>>32 == 0 }},
 	{"guest.sysenter.esp", "27.3.1.1", "guest IA32_SYSENTER_ESP" + canonicalText, []Field{GuestSysenterESP}, badGuest, false,
 		func(c *checker) bool { return c.canonical(c.get(GuestSysenterESP)) }},
 	{"guest.sysenter.eip", "27.3.1.1", "guest IA32_SYSENTER_EIP" + canonicalText, []Field{GuestSysenterEIP}, badGuest, false,
 		func(c *checker) bool { return c.canonical(c.get(GuestSysenterEIP)) }},
-	{"guest.cet.scet", "27.3.1.1", "if “load CET state” is 1, guest IA32_S_CET must be canonical (outside IA-32e mode, have bits 63:32 0), with bits 9:6 0 and not both bits 10 and 11 1", []Field{GuestSCET, fEntry}, badGuest, false,
+	{"guest.cet.scet", "27.3.1.1", "if “load CET state” is 1, guest IA32_S_CET must be canonical, with bits 9:6 0 and not both bits 10 and 11 1", []Field{GuestSCET, fEntry}, badGuest, false,
 		func(c *checker) bool {
 			if c.entry()&EntryLoadCETState == 0 {
 				return true
 			}
 			v := c.get(GuestSCET)
-			return validSCET(v) && c.canonical(v) && (c.guest64() || v>>32 == 0)
+			return validSCET(v) && c.canonical(v)
 		}},
 	{"guest.cet.table", "27.3.1.1", "if “load CET state” is 1, guest IA32_INTERRUPT_SSP_TABLE_ADDR" + canonicalText, []Field{GuestInterruptSSPTable, fEntry}, badGuest, false,
 		func(c *checker) bool {
@@ -96,7 +96,7 @@ var guestRegisterRules = []Rule{
 		func(c *checker) bool {
 			return c.entry()&EntryLoadIA32BNDCFGS == 0 || c.get(GuestBndCfgs)&0xffc == 0 && c.canonical(c.get(GuestBndCfgs)&^0xfff)
 		}},
-	{"guest.rtitctl", "27.3.1.1, 33.2.8.2", "if “load IA32_RTIT_CTL” is 1, bits 63:59, 54:48 and 30 of guest IA32_RTIT_CTL must be 0; which others are reserved is for CPUID leaf 14h to say", []Field{GuestRTITCtl, fEntry}, badGuest, false,
+	{"guest.rtitctl", "27.3.1.1, 33.2.8.2", "if “load IA32_RTIT_CTL” is 1, bits 63:57, 54:48, 30:28, 23 and 18 of guest IA32_RTIT_CTL must be 0; which others are reserved is for CPUID leaf 14h to say", []Field{GuestRTITCtl, fEntry}, badGuest, false,
 		func(c *checker) bool {
 			return c.entry()&EntryLoadIA32RTITCTL == 0 || c.get(GuestRTITCtl)&rtitReserved == 0
 		}},
@@ -116,9 +116,18 @@ var guestRegisterRules = []Rule{
 		func(c *checker) bool { return c.entry()&EntryLoadFRED == 0 || c.fredStacks(GuestFREDSSP1, 7) }},
 }
 
+// cr3Mask has the bits that are reserved in guest CR3. With EPT it is a
+// guest-physical address, in which encryption keys have no bits.
+func (c *checker) cr3Mask() uint64 {
+	if c.guestMask == c.physicalMask || c.ept() {
+		return c.guestMask
+	}
+	return c.physicalMask
+}
+
 // rtitReserved has the bits of IA32_RTIT_CTL that are reserved on every processor
 // (SDM Vol. 3C 33.2.8.2, table 33-6).
-const rtitReserved = 0xf8<<56 | 0x7f<<48 | 1<<30
+const rtitReserved = 0xfe<<56 | 0x7f<<48 | 7<<28 | 1<<23 | 1<<18
 
 // Checks on guest descriptor-table registers (SDM Vol. 3C 27.3.1.3).
 var guestTableRules = []Rule{
@@ -148,19 +157,9 @@ var guestFlagRules = []Rule{
 		func(c *checker) bool {
 			return c.get(GuestCR4)&cr4FRED == 0 || c.dpl(SS) != 3 || c.get(GuestRFLAGS)&rflagsIOPL == 0
 		}},
-	{"guest.ssp", "27.3.1.4", "if “load CET state” is 1, bits 1:0 of guest SSP must be 0, and bits 63:32 too unless the guest begins in 64-bit code; there, the bits from the linear-address width up must be identical", []Field{GuestSSP, GuestCSAccessRights, fEntry}, badGuest, false,
+	{"guest.ssp", "27.3.1.4", "if “load CET state” is 1, bits 1:0 of guest SSP must be 0, and the bits from the linear-address width up must be identical", []Field{GuestSSP, fEntry}, badGuest, false,
 		func(c *checker) bool {
-			if c.entry()&EntryLoadCETState == 0 {
-				return true
-			}
-			v := c.get(GuestSSP)
-			if v&3 != 0 {
-				return false
-			}
-			if c.code64() {
-				return c.linear(v)
-			}
-			return v>>32 == 0
+			return c.entry()&EntryLoadCETState == 0 || c.get(GuestSSP)&3 == 0 && c.linear(c.get(GuestSSP))
 		}},
 }
 
@@ -265,7 +264,7 @@ var guestStateRules = []Rule{
 		func(c *checker) bool {
 			return c.entry()&EntryEntryToSMM == 0 || c.get(GuestInterruptibilityState)&blockedBySMI != 0
 		}},
-	{"guest.interruptibility.nmi.sti", "27.3.1.5, 27.8", "when an NMI is injected, the guest must not have blocking by STI; a processor need not check this", []Field{GuestInterruptibilityState, EntryInterruptionInformation}, badNMI, false,
+	{"guest.interruptibility.nmi.sti", "27.3.1.5, 27.8", "when an NMI is injected, the guest must not have blocking by STI; revision 084 leaves the check to the processor, newer manuals demand it", []Field{GuestInterruptibilityState, EntryInterruptionInformation}, badNMI, false,
 		func(c *checker) bool {
 			return !c.injects(EventNMI) || c.get(GuestInterruptibilityState)&blockedBySTI == 0
 		}},
@@ -282,7 +281,7 @@ var guestStateRules = []Rule{
 		func(c *checker) bool {
 			return c.get(GuestInterruptibilityState)&blockedBySTI == 0 || c.get(GuestCR4)&cr4FRED == 0 || c.dpl(SS) != 3
 		}},
-	{"guest.pending.reserved", "27.3.1.5", "bits 63:17, 15, 13 and 11:4 of the guest's pending debug exceptions must be 0, except bit 11 where there is bus-lock detection", []Field{GuestPendingDebugExceptions}, badGuest, false,
+	{"guest.pending.reserved", "27.3.1.5", "bits 63:17, 15, 13 and 10:4 of the guest's pending debug exceptions must be 0, and bit 11 too where there is no bus-lock detection", []Field{GuestPendingDebugExceptions}, badGuest, false,
 		func(c *checker) bool {
 			v := c.get(GuestPendingDebugExceptions)
 			if c.Caps.CPU.DebugCtlValid&debugCtlBusLock != 0 {
@@ -346,8 +345,8 @@ func (c *checker) paePaging() bool {
 }
 
 // pdpte checks a page-directory-pointer-table entry: if it is present, bits 2:1,
-// 8:5 and those beyond the physical-address width must be 0 (SDM Vol. 3A 4.4.1).
-func (c *checker) pdpte(v uint64) bool { return v&1 == 0 || v&(0x1e6|c.physicalMask) == 0 }
+// 8:5 and the reserved ones must be 0 (SDM Vol. 3A 4.4.1).
+func pdpte(v, reserved uint64) bool { return v&1 == 0 || v&(0x1e6|reserved) == 0 }
 
 // Checks on guest page-directory-pointer-table entries (SDM Vol. 3C 27.3.1.6).
 var guestPDPTERules = []Rule{
@@ -357,7 +356,7 @@ var guestPDPTERules = []Rule{
 				return true
 			}
 			for i := range Field(4) {
-				if !c.pdpte(c.get(GuestPDPTE0 + 2*i)) {
+				if !pdpte(c.get(GuestPDPTE0+2*i), c.guestMask) {
 					return false
 				}
 			}
@@ -365,11 +364,11 @@ var guestPDPTERules = []Rule{
 		}},
 	{"guest.pdpte.memory", "27.3.1.6", "if the guest uses PAE paging without EPT, bits 2:1, 8:5 and those beyond the physical-address width must be 0 in the PDPTEs at guest CR3 that are present; a processor need not check them if it used PAE paging with this CR3 before", []Field{GuestCR3, GuestCR0, GuestCR4, fPrimary, fSecondary, fEntry}, badPDPTE, true,
 		func(c *checker) bool {
-			if !c.paePaging() || c.ept() || !c.cr3(c.get(GuestCR3)) {
+			if !c.paePaging() || c.ept() || !c.cr3(c.get(GuestCR3), c.physicalMask) {
 				return true // guest.cr3 has the bad address
 			}
 			for i := range uint64(4) {
-				if !c.pdpte(c.load(c.get(GuestCR3)&0xffffffe0 + 8*i)) {
+				if !pdpte(c.load(c.get(GuestCR3)&0xffffffe0+8*i), c.physicalMask) {
 					return false
 				}
 			}
@@ -410,7 +409,11 @@ var msrLoadRules = []Rule{
 					return true
 				}
 				e := MSREntry{uint32(head), uint32(head >> 32), value}
-				if e.LoadRule(&c.Caps.CPU) != MSRAccepted || e.Index == msrEFER && !c.keepsLME(value) {
+				rule := e.LoadRule(&c.Caps.CPU)
+				if rule == MSRSMM && c.SMM {
+					rule = MSRAccepted
+				}
+				if rule != MSRAccepted || e.Index == msrEFER && !c.keepsLME(value) {
 					c.entryNo = i + 1
 					c.missing = unknown // an entry before may be refused
 					return false

@@ -7,6 +7,7 @@ const (
 	cr0PG    = 1 << 31
 	cr0WP    = 1 << 16
 	cr4PAE   = 1 << 5
+	cr4LA57  = 1 << 12
 	cr4PCIDE = 1 << 17
 	cr4CET   = 1 << 23
 	cr4FRED  = 1 << 32
@@ -16,14 +17,16 @@ const canonicalText = " must be canonical"
 
 // Checks on host control registers, MSRs and SSP (SDM Vol. 3C 27.2.2).
 var hostRegisterRules = []Rule{
-	{"host.cr0.fixed", "27.2.2, 24.8", "host CR0 must have the bits of IA32_VMX_CR0_FIXED0, and none beyond those of FIXED1", []Field{HostCR0}, badHost, false,
-		func(c *checker) bool { return fixed(c.get(HostCR0), c.Caps.CR0Fixed0, c.Caps.CR0Fixed1) }},
+	{"host.cr0.fixed", "27.2.2, 24.8", "host CR0 must have the bits of IA32_VMX_CR0_FIXED0, and none beyond those of FIXED1; NW and CD are not checked", []Field{HostCR0}, badHost, false,
+		func(c *checker) bool {
+			return fixed(c.get(HostCR0), c.Caps.CR0Fixed0&^(cr0NW|cr0CD), c.Caps.CR0Fixed1|cr0NW|cr0CD)
+		}},
 	{"host.cr4.fixed", "27.2.2, 24.8", "host CR4 must have the bits of IA32_VMX_CR4_FIXED0, and none beyond those of FIXED1", []Field{HostCR4}, badHost, false,
 		func(c *checker) bool { return fixed(c.get(HostCR4), c.Caps.CR4Fixed0, c.Caps.CR4Fixed1) }},
 	{"host.cr4.cet", "27.2.2", "if CR4.CET (bit 23) is 1 in host CR4, CR0.WP (bit 16) must be 1 in host CR0", []Field{HostCR4, HostCR0}, badHost, false,
 		func(c *checker) bool { return c.get(HostCR4)&cr4CET == 0 || c.get(HostCR0)&cr0WP != 0 }},
 	{"host.cr3", "27.2.2", "host CR3 must have no bits beyond the physical-address width, except 62:61 where there is LAM", []Field{HostCR3}, badHost, false,
-		func(c *checker) bool { return c.cr3(c.get(HostCR3)) }},
+		func(c *checker) bool { return c.cr3(c.get(HostCR3), c.physicalMask) }},
 	{"host.sysenter.esp", "27.2.2", "host IA32_SYSENTER_ESP" + canonicalText, []Field{HostSysenterESP}, badHost, false,
 		func(c *checker) bool { return c.canonical(c.get(HostSysenterESP)) }},
 	{"host.sysenter.eip", "27.2.2", "host IA32_SYSENTER_EIP" + canonicalText, []Field{HostSysenterEIP}, badHost, false,
@@ -77,11 +80,11 @@ func fixed(v, fixed0, fixed1 uint64) bool { return v&fixed0 == fixed0 && v&^fixe
 func (c *checker) host64() bool { return c.exit()&ExitHostAddressSpaceSize != 0 }
 
 // cr3 checks that a CR3 has no reserved bits.
-func (c *checker) cr3(v uint64) bool {
+func (c *checker) cr3(v, reserved uint64) bool {
 	if c.Caps.CPU.LAM {
 		v &^= 3 << 61
 	}
-	return v&c.physicalMask == 0
+	return v&reserved == 0
 }
 
 // validSCET checks the reserved bits of IA32_S_CET, and that SUPPRESS and TRACKER
@@ -141,9 +144,9 @@ var hostSegmentRules = []Rule{
 // Checks related to address-space size (SDM Vol. 3C 27.2.4).
 var addressSpaceRules = []Rule{
 	{"size.legacy", "27.2.4", "outside IA-32e mode, “IA-32e mode guest” and “host address-space size” must be 0", []Field{fExit, fEntry}, badHost, false,
-		func(c *checker) bool { return !c.Legacy || !c.host64() && c.entry()&EntryIA32eModeGuest == 0 }},
+		func(c *checker) bool { return !c.legacy || !c.host64() && c.entry()&EntryIA32eModeGuest == 0 }},
 	{"size.ia32e", "27.2.4", "in IA-32e mode, “host address-space size” must be 1", []Field{fExit}, badHost, false,
-		func(c *checker) bool { return c.Legacy || c.host64() }},
+		func(c *checker) bool { return c.legacy || c.host64() }},
 	{"size.32.guest", "27.2.4", "if “host address-space size” is 0, “IA-32e mode guest” must be 0", []Field{fEntry, fExit}, badHost, false,
 		func(c *checker) bool { return c.host64() || c.entry()&EntryIA32eModeGuest == 0 }},
 	{"size.32.pcide", "27.2.4", "if “host address-space size” is 0, CR4.PCIDE (bit 17) must be 0 in host CR4", []Field{HostCR4, fExit}, badHost, false,
@@ -158,6 +161,15 @@ var addressSpaceRules = []Rule{
 		}},
 	{"size.64.pae", "27.2.4", "if “host address-space size” is 1, CR4.PAE (bit 5) must be 1 in host CR4", []Field{HostCR4, fExit}, badHost, false,
 		func(c *checker) bool { return !c.host64() || c.get(HostCR4)&cr4PAE != 0 }},
-	{"size.64.rip", "27.2.4", "if “host address-space size” is 1, host RIP" + canonicalText, []Field{HostRIP, fExit}, badHost, false,
-		func(c *checker) bool { return !c.host64() || c.canonical(c.get(HostRIP)) }},
+	{"size.64.rip", "27.2.4", "if “host address-space size” is 1, host RIP must be canonical for the paging that CR4.LA57 (bit 12) in host CR4 gives", []Field{HostRIP, HostCR4, fExit}, badHost, false,
+		func(c *checker) bool {
+			if !c.host64() {
+				return true
+			}
+			width := uint8(48)
+			if c.get(HostCR4)&cr4LA57 != 0 {
+				width = c.Caps.CPU.linearWidth()
+			}
+			return signExtended(c.get(HostRIP), width)
+		}},
 }

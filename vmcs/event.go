@@ -86,6 +86,13 @@ func (i InterruptionInfo) NMIUnblocking() bool { return i&InfoNMIUnblocking != 0
 // Valid reports whether there is an event at all.
 func (i InterruptionInfo) Valid() bool { return i&InfoValid != 0 }
 
+// HasLength reports whether the instruction length goes with the event when it is
+// injected: for software interrupts and exceptions, and for the SYSCALL and SYSENTER
+// events of FRED (other events 1 and 2).
+func (i InterruptionInfo) HasLength() bool {
+	return i.Type().HasLength() || i.Type() == EventOther && (i.Vector() == 1 || i.Vector() == 2)
+}
+
 // ForEntry returns what to write to the VM-entry interruption-information field
 // to raise again an event that a VM exit has interrupted: the same without the
 // bits that must be 0 at VM entry. Error code and instruction length go with it.
@@ -259,7 +266,7 @@ func ReadEvent(r Reader) (e Event, err error) {
 		}
 		e.ErrorCode = uint32(v)
 	}
-	if e.Info.Valid() && e.Info.Type().HasLength() {
+	if e.Info.Valid() && e.Info.HasLength() {
 		if v, err = r.Read(EntryInstructionLength); err != nil {
 			return Event{}, err
 		}
@@ -277,7 +284,7 @@ func (e Event) Write(w Writer) error {
 			return err
 		}
 	}
-	if e.Info.Valid() && e.Info.Type().HasLength() {
+	if e.Info.Valid() && e.Info.HasLength() {
 		if err := w.Write(EntryInstructionLength, uint64(e.Length)); err != nil {
 			return err
 		}
@@ -291,7 +298,7 @@ func (e Event) String() string {
 	if e.Info.Valid() && e.Info.HasErrorCode() {
 		s = strings.Replace(s, "error code", fmt.Sprintf("error code 0x%x", e.ErrorCode), 1)
 	}
-	if e.Info.Valid() && e.Info.Type().HasLength() {
+	if e.Info.Valid() && e.Info.HasLength() {
 		s += fmt.Sprintf(", length %d", e.Length)
 	}
 	return s

@@ -297,9 +297,9 @@ func msrValueOK(index uint32, value uint64, cpu *CPU) bool {
 	case msrPAT:
 		return patOK(value)
 	case msrSysenterESP, msrSysenterEIP, msrDSArea, msrLSTAR, msrCSTAR, msrKernelGSBase:
-		width := 57 // the widest there is
-		if cpu != nil && cpu.LinearAddressBits >= 48 {
-			width = int(cpu.LinearAddressBits)
+		width := uint8(57) // the widest there is
+		if cpu != nil {
+			width = cpu.linearWidth()
 		}
 		return signExtended(value, width)
 	}
@@ -330,8 +330,9 @@ func patOK(value uint64) bool {
 }
 
 // signExtended reports whether an address is canonical for a width in bits.
-func signExtended(addr uint64, width int) bool {
-	return uint64(int64(addr<<(64-width))>>(64-width)) == addr
+func signExtended(addr uint64, width uint8) bool {
+	shift := 64 - width
+	return uint64(int64(addr<<shift)>>shift) == addr
 }
 
 // An MSRAreaError says which entry of an MSR area the processor refuses, and why.
