@@ -92,7 +92,7 @@ func TestMSRBitmapOnVTx(t *testing.T) {
 		switch {
 		case want:
 			exits++
-		case err != nil || write && got != reasonVMCALL: // it lacks the MSR, or cannot write it
+		case !write && err != nil || write && got != reasonVMCALL: // it lacks the MSR, or cannot write it
 			reason = reasonException
 			info, _ := asm.VMREAD(uint32(vmcs.ExitInterruptionInformation))
 			if v := vmcs.InterruptionInfo(info).Vector(); v != vmcs.VectorGP {

@@ -116,14 +116,6 @@ func (f Field) Known() bool { return f.slot() >= 0 }
 // unless IA32_VMX_MISC[29] is 1.
 func (f Field) ReadOnly() bool { return f.Type() == ExitInformation }
 
-// accessMask has the bits that an access by this encoding can reach.
-func (f Field) accessMask() uint64 {
-	if f.High() {
-		return 0xffffffff
-	}
-	return f.Width().Mask()
-}
-
 // slot returns the place of the field in fieldTable and in an Image, or -1 if it
 // is not known. High halves have the place of the whole field.
 func (f Field) slot() int {

@@ -61,13 +61,14 @@ func vectorSet(t *rapid.T) {
 		"": func(t *rapid.T) {
 			var want []vmcs.Vector
 			for v, on := range model {
-				require.Equal(t, on, s.Has(vmcs.Vector(v)))
-				require.Equal(t, on, s[v/64]>>(v%64)&1 != 0)
+				if s.Has(vmcs.Vector(v)) != on || (s[v/64]>>(v%64)&1 != 0) != on {
+					t.Fatalf("vector %d: should be %t in %v", v, on, s)
+				}
 				if on {
 					want = append(want, vmcs.Vector(v))
 				}
 			}
-			require.Equal(t, want, slices.Collect(s.All()))
+			require.True(t, slices.Equal(want, slices.Collect(s.All())))
 			require.Equal(t, len(want), s.Len())
 			highest, ok := s.Highest()
 			require.Equal(t, len(want) > 0, ok)
@@ -113,10 +114,9 @@ func exceptions(t *rapid.T) {
 	for v := range 256 {
 		v := vmcs.Vector(v)
 		want := v < 32 && uint32(e)>>v&1 != 0
-		require.Equal(t, want, e.Has(v))
-		require.Equal(t, want, slices.Contains(vectors, v))
-		require.Equal(t, v < 32, e.With(v).Has(v))
-		require.False(t, e.Without(v).Has(v))
+		if e.Has(v) != want || slices.Contains(vectors, v) != want || e.With(v).Has(v) != (v < 32) || e.Without(v).Has(v) {
+			t.Fatalf("vector %d: should be %t in %v", v, want, e)
+		}
 	}
 }
 
@@ -147,7 +147,7 @@ func exceptionFilter(t *rapid.T) {
 		Mask:       rapid.Uint32Max(0x3f).Draw(t, "mask"),
 		Match:      rapid.Uint32Max(0x3f).Draw(t, "match"),
 	}
-	for v := range 256 {
+	for _, v := range []int{0, 1, 2, 3, 13, 14, 14, 14, 14, 31, 32, 46, 255} {
 		code := rapid.Uint32Max(0x3f).Draw(t, "code")
 		set := v < 32 && f.Exceptions&(1<<v) != 0
 		want := set
