@@ -9,7 +9,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/govtx/vtx/internal/require"
-	"github.com/govtx/vtx/ring0"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -23,15 +22,6 @@ func edges(limit uint32, near ...uint32) *rapid.Generator[uint32] {
 		}
 		return min(any, limit-1)
 	})
-}
-
-// checkAsProcess is rapid.Check for properties of whole bitmaps. On an emulator
-// they would take a minute, and there the processor judges instead.
-func checkAsProcess(t *testing.T, property func(*rapid.T)) {
-	if ring0.Active() {
-		t.Skip("runs as a process; in ring 0, the tests on VT-x are for this")
-	}
-	rapid.Check(t, property)
 }
 
 // fewBytes draws a page of which most bytes are the same.
@@ -211,7 +201,7 @@ func msrBitmap(t *rapid.T) {
 	require.Equal(t, len(want) == 0, m.String() == "none")
 }
 
-func TestMSRBitmap(t *testing.T) { checkAsProcess(t, msrBitmap) }
+func TestMSRBitmap(t *testing.T) { checkOnHost(t, msrBitmap) }
 func FuzzMSRBitmap(f *testing.F) { f.Fuzz(rapid.MakeFuzz(msrBitmap)) }
 
 func TestMSRBitmapText(t *testing.T) {
@@ -296,7 +286,7 @@ func ioBitmaps(t *rapid.T) {
 	require.Equal(t, modelRanges(0x10000, func(i int) bool { return model[i] }), m.String())
 }
 
-func TestIOBitmaps(t *testing.T) { checkAsProcess(t, ioBitmaps) }
+func TestIOBitmaps(t *testing.T) { checkOnHost(t, ioBitmaps) }
 func FuzzIOBitmaps(f *testing.F) { f.Fuzz(rapid.MakeFuzz(ioBitmaps)) }
 
 // fieldBitmap compares a VMREAD or VMWRITE bitmap with an array.
@@ -354,7 +344,7 @@ func fieldBitmap(t *rapid.T) {
 	require.Equal(t, modelRanges(0x8000, func(i int) bool { return model[i] }), m.String())
 }
 
-func TestFieldBitmap(t *testing.T) { checkAsProcess(t, fieldBitmap) }
+func TestFieldBitmap(t *testing.T) { checkOnHost(t, fieldBitmap) }
 func FuzzFieldBitmap(f *testing.F) { f.Fuzz(rapid.MakeFuzz(fieldBitmap)) }
 
 // readers shows that pages with any content are read without harm.
@@ -390,7 +380,7 @@ func count[V any](s iter.Seq[V]) (n int) {
 	return n
 }
 
-func TestBitmapReaders(t *testing.T) { checkAsProcess(t, readers) }
+func TestBitmapReaders(t *testing.T) { checkOnHost(t, readers) }
 func FuzzBitmapReaders(f *testing.F) { f.Fuzz(rapid.MakeFuzz(readers)) }
 
 var sink bool

@@ -13,7 +13,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/govtx/vtx/internal/require"
-	"github.com/govtx/vtx/ring0"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -25,16 +24,6 @@ func dumpFile(t require.T, name string) []byte {
 	text, err := dumpFiles.ReadFile("testdata/dumps/" + name)
 	require.NoError(t, err)
 	return text
-}
-
-// checkOnHost checks a property of text, which no processor has a part in: a boot
-// has better things to do.
-func checkOnHost(t *testing.T, property func(*rapid.T)) {
-	t.Helper()
-	if ring0.Active() {
-		t.Skip("text is tested on the host")
-	}
-	rapid.Check(t, property)
 }
 
 // drawImage draws an image with some fields, of values with few or many bits.

@@ -82,7 +82,9 @@ func checkImage(t *rapid.T) {
 	require.Equal(t, vmcs.Image{}, image)
 }
 
-func TestImage(t *testing.T) { rapid.Check(t, checkImage) }
+func TestImage(t *testing.T) {
+	checkOnHost(t, checkImage)
+}
 func FuzzImage(f *testing.F) { f.Fuzz(rapid.MakeFuzz(checkImage)) }
 
 func TestTypedAccess(t *testing.T) {

@@ -24,21 +24,32 @@ type bench struct {
 	states []*vmtest.State
 
 	plain, features []*vmtest.State
-	fields          []vmcs.Field                // that can be written
-	ruled           []vmcs.Field                // that a change may be in
-	near            map[vmcs.Field][]vmcs.Field // fields that rules know together with this one
-	values          map[vmcs.Field][]uint64     // that are right in some state
+	fields          []vmcs.Field                   // that can be written
+	ruled           []vmcs.Field                   // that a change may be in
+	rules           []*vmcs.Rule                   // that read any of them
+	live            map[*vmcs.Rule][]*vmtest.State // in which the rule looks at its first field
+	near            map[vmcs.Field][]vmcs.Field    // fields that rules know together with this one
+	values          map[vmcs.Field][]uint64        // that are right in some state
 	special         map[valueClass][]uint64
 	checker         vmcs.Checker
+
+	tried []trial // the first of all, up to its capacity
 
 	launched, unsafe, unknown int
 	ends                      map[vmcs.OutcomeKind]int
 	used                      map[*deviation]int
+	shown                     map[*vmcs.Rule]int // how often the prediction hung on the rule
+}
+
+// A trial is a VM entry that was tried, and the processor's answer.
+type trial struct {
+	image vmcs.Image
+	got   vmcs.Outcome
 }
 
 func newBench(m *vmtest.Machine) *bench {
 	m.Helper()
-	b := &bench{m: m, states: m.States(), ends: map[vmcs.OutcomeKind]int{}, used: map[*deviation]int{}}
+	b := &bench{m: m, states: m.States(), ends: map[vmcs.OutcomeKind]int{}, used: map[*deviation]int{}, shown: map[*vmcs.Rule]int{}}
 	b.checker = vmcs.Checker{
 		Caps: m.Caps, Memory: m, Launch: vmcs.LaunchClear,
 		CurrentVMCS: m.LaunchRegion().Phys(), VMXONRegion: m.VMXON,
@@ -52,6 +63,14 @@ func newBench(m *vmtest.Machine) *bench {
 		for _, f := range r.Fields {
 			if slices.Contains(b.fields, f) && !slices.Contains(b.ruled, f) {
 				b.ruled = append(b.ruled, f)
+			}
+		}
+		if len(r.Fields) > 0 && slices.Contains(b.fields, r.Fields[0]) {
+			b.rules = append(b.rules, r)
+			for i := range deviations {
+				if slices.Contains(deviations[i].rules, r.ID) { // drawn more often, for the table needs proof
+					b.rules = append(b.rules, r, r, r)
+				}
 			}
 		}
 	}
@@ -79,7 +98,45 @@ func newBench(m *vmtest.Machine) *bench {
 		}
 	}
 	b.special = specialValues(m)
+	b.live = b.findLive()
 	return b
+}
+
+// findLive finds the states in which a rule looks at its first field: without
+// that field, the rule cannot be checked. Fields that no rule has but as its
+// first are left out all at once, for that saves time.
+func (b *bench) findLive() map[*vmcs.Rule][]*vmtest.State {
+	var groups [][]vmcs.Field
+	var alone []vmcs.Field
+	later := map[vmcs.Field]bool{}
+	for _, r := range b.rules {
+		for _, f := range r.Fields[1:] {
+			later[f] = true
+		}
+	}
+	for _, f := range b.ruled {
+		if later[f] {
+			groups = append(groups, []vmcs.Field{f})
+		} else {
+			alone = append(alone, f)
+		}
+	}
+	live := map[*vmcs.Rule][]*vmtest.State{}
+	for _, group := range append(groups, alone) {
+		for _, s := range b.states {
+			image := s.Image
+			for _, f := range group {
+				image.Delete(f)
+			}
+			report := b.checker.Check(&image)
+			for _, r := range report.NotChecked {
+				if len(r.Fields) > 0 && slices.Contains(group, r.Fields[0]) {
+					live[r] = append(live[r], s)
+				}
+			}
+		}
+	}
+	return live
 }
 
 // A valueClass is a set of values that are edges for a field.
@@ -94,7 +151,6 @@ const (
 	classSelector
 	classEvent
 	classCount
-	classSmall
 )
 
 func classOf(f vmcs.Field) valueClass {
@@ -109,9 +165,6 @@ func classOf(f vmcs.Field) valueClass {
 		return classSelector
 	case strings.HasSuffix(name, "Count"):
 		return classCount
-	case f == vmcs.GuestActivityState || f == vmcs.GuestInterruptibilityState || f == vmcs.EntryInstructionLength ||
-		f == vmcs.VPID || f == vmcs.TPRThreshold:
-		return classSmall
 	case f == vmcs.GuestCR3 || f == vmcs.HostCR3 || strings.HasPrefix(name, "GuestPDPTE"):
 		return classPhysical
 	case f.Width() == vmcs.Width64 && f.Type() == vmcs.Control || f == vmcs.VMCSLinkPointer:
@@ -131,7 +184,6 @@ func specialValues(m *vmtest.Machine) map[valueClass][]uint64 {
 			0xb3, 0x13, 0x1b, 0xa09b, 0xc093, 0xc09b, 0xc097, 0xc0f3, 0xe09b, 0x1009b, 0x10000, 0x10093, 0x1f0ff, 0x8093, 0x409b},
 	}
 	for v := range uint64(34) {
-		s[classSmall] = append(s[classSmall], v)
 		for kind := range uint64(8) {
 			vector := v
 			if v >= 32 {
@@ -158,6 +210,42 @@ func specialValues(m *vmtest.Machine) map[valueClass][]uint64 {
 	return s
 }
 
+// fieldValues are edges of single fields.
+func fieldValues(m *vmtest.Machine, f vmcs.Field) []uint64 {
+	end := uint64(1) << m.Caps.CPU.PhysicalAddressBits
+	switch f {
+	case vmcs.GuestActivityState:
+		return []uint64{0, 1, 2, 3, 4, 5}
+	case vmcs.GuestInterruptibilityState:
+		return []uint64{0, 1, 2, 4, 8, 16, 3, 9, 10, 18, 24, 31, 32}
+	case vmcs.EntryInstructionLength, vmcs.TPRThreshold, vmcs.CR3TargetCount:
+		return []uint64{0, 1, 3, 4, 5, 15, 16, 17}
+	case vmcs.VPID:
+		return []uint64{0, 1}
+	case vmcs.EntryMSRLoadAddress, vmcs.ExitMSRLoadAddress, vmcs.ExitMSRStoreAddress:
+		list := []uint64{end - 16, end - 32, end - 4096, end, 8}
+		for _, a := range m.Addresses() {
+			list = append(list, a, a+16*13)
+		}
+		return list
+	case vmcs.EntryMSRLoadCount, vmcs.ExitMSRLoadCount, vmcs.ExitMSRStoreCount:
+		return []uint64{0, 1, 2, 3, 255, 256, 257, 512, 513, 1 << 28, 1<<28 + 1, 1 << 31, 1<<32 - 1}
+	}
+	return nil
+}
+
+// fieldBits are bits that rules name.
+var fieldBits = map[vmcs.Field][]uint64{
+	vmcs.HostCR0:  {1, 1 << 5, 1 << 16, 1 << 31, 1 << 32},
+	vmcs.GuestCR0: {1, 1 << 5, 1 << 16, 1 << 29, 1 << 30, 1 << 31, 1<<31 | 1, 1 << 32},
+	vmcs.HostCR4:  {1 << 5, 1 << 12, 1 << 13, 1 << 17, 1 << 23, 1 << 32},
+	vmcs.GuestCR4: {1 << 5, 1 << 12, 1 << 13, 1 << 17, 1 << 23, 1 << 32},
+	vmcs.HostEFER: {1, 1 << 1, 1 << 8, 1 << 10, 1<<8 | 1<<10, 1 << 12}, vmcs.GuestEFER: {1, 1 << 1, 1 << 8, 1 << 10, 1<<8 | 1<<10, 1 << 12},
+	vmcs.GuestRFLAGS:                 {1 << 1, 1 << 3, 1 << 5, 1 << 8, 1 << 9, 3 << 12, 1 << 15, 1 << 17, 1 << 22, 1 << 63},
+	vmcs.GuestPendingDebugExceptions: {1, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 16, 1<<16 | 1<<12, 1 << 32},
+	vmcs.EPTPointer:                  {1, 6, 1 << 3, 2 << 3, 7 << 3, 1 << 6, 1 << 7, 1 << 8, 1 << 11, 1 << 52},
+}
+
 // choose draws a number below n, each with about the same chance. Rapid's own
 // numbers tend to be small.
 func choose(t *rapid.T, what string, n int) int {
@@ -175,26 +263,30 @@ type change struct {
 	from, to uint64
 }
 
-// draw draws a state and changes one to three fields of it.
+// draw draws a state and changes one to three fields of it: any, or those that
+// one rule looks at.
 func (b *bench) draw(t *rapid.T) (*vmtest.State, *vmcs.Image, []change) {
-	states := b.plain
-	if rapid.Bool().Draw(t, "feature") {
-		states = b.features
-	}
-	s := states[choose(t, "state", len(states))]
-	image := s.Image
-	var changes []change
-	for i := range rapid.IntRange(1, 3).Draw(t, "changes") {
-		list := b.ruled
-		if choose(t, "any", 16) == 0 {
-			list = b.fields
-		}
-		if i > 0 && rapid.Bool().Draw(t, "near") {
-			if near := b.near[changes[0].field]; near != nil {
-				list = near
+	s, near := b.state(t), b.ruled
+	var first vmcs.Field
+	switch choose(t, "what", 8) {
+	case 0:
+		near = b.fields
+	case 1, 2, 3, 4, 5:
+		rule := b.rules[choose(t, "rule", len(b.rules))]
+		near, first = rule.Fields, rule.Fields[0]
+		if live := b.live[rule]; live != nil {
+			if s = live[choose(t, "state", len(live))]; !s.Feature {
+				s = live[choose(t, "state", len(live))]
 			}
 		}
-		f := list[choose(t, "field", len(list))]
+	}
+	image := s.Image
+	var changes []change
+	for i := range max(1, rapid.IntRange(0, 3).Draw(t, "changes")) {
+		f := near[choose(t, "field", len(near))]
+		if first != 0 && i == 0 && rapid.Bool().Draw(t, "first") || !image.Has(f) {
+			f = first
+		}
 		c := change{field: f}
 		c.from, _ = image.Get(f)
 		if c.to = b.value(t, f, c.from); c.to == c.from {
@@ -202,19 +294,38 @@ func (b *bench) draw(t *rapid.T) (*vmtest.State, *vmcs.Image, []change) {
 		}
 		image.Set(f, c.to)
 		changes = append(changes, c)
+		if rapid.Bool().Draw(t, "near") && b.near[f] != nil {
+			near = b.near[f]
+		}
 	}
 	return s, &image, changes
 }
 
+func (b *bench) state(t *rapid.T) *vmtest.State {
+	states := b.plain
+	if rapid.Bool().Draw(t, "feature") {
+		states = b.features
+	}
+	return states[choose(t, "state", len(states))]
+}
+
 // value draws a value for a field that has another one.
 func (b *bench) value(t *rapid.T, f vmcs.Field, v uint64) uint64 {
-	width := f.Width().Bits()
-	special := b.special[classOf(f)]
-	how := choose(t, "how", 12)
-	if how >= 9 && special == nil {
-		how -= 8
+	if f == vmcs.EntryInterruptionInformation && choose(t, "type", 4) == 0 {
+		return v&^(7<<8) | uint64(choose(t, "type", 8))<<8
 	}
-	switch how {
+	if bits := fieldBits[f]; bits != nil && rapid.Bool().Draw(t, "known bit") {
+		return v ^ bits[choose(t, "bit", len(bits))]
+	}
+	special := fieldValues(b.m, f)
+	if special == nil {
+		special = b.special[classOf(f)]
+	}
+	if special != nil && rapid.Bool().Draw(t, "special") {
+		return special[choose(t, "special", len(special))] & f.Width().Mask()
+	}
+	width := f.Width().Bits()
+	switch choose(t, "how", 9) {
 	case 0:
 		return (v + 1) & f.Width().Mask()
 	case 1:
@@ -227,10 +338,8 @@ func (b *bench) value(t *rapid.T, f vmcs.Field, v uint64) uint64 {
 		return b.values[f][choose(t, "value of", len(b.values[f]))]
 	case 5:
 		return v ^ 1<<choose(t, "bit", width) ^ 1<<choose(t, "bit", width)
-	case 6, 7, 8:
-		return v ^ 1<<choose(t, "bit", width)
 	default:
-		return special[choose(t, "special", len(special))] & f.Width().Mask()
+		return v ^ 1<<choose(t, "bit", width)
 	}
 }
 
@@ -265,11 +374,15 @@ func (b *bench) try(image *vmcs.Image) (disagreement string, tried bool) {
 	b.launched++
 	o := b.m.Launch(image)
 	got := outcomeOf(o)
+	if len(b.tried) < cap(b.tried) {
+		b.tried = append(b.tried, trial{*image, got})
+	}
 	b.ends[got.Kind]++
 	if got == expected {
 		for _, d := range rows {
 			b.used[d]++
 		}
+		b.show(image, &report, got)
 		return "", true
 	}
 	var w strings.Builder
@@ -281,6 +394,16 @@ func (b *bench) try(image *vmcs.Image) (disagreement string, tried bool) {
 		fmt.Fprintf(&w, "violation  %v\n           leads to %v\n", &report.Violations[i], report.Violations[i].Rule.Result)
 	}
 	return w.String(), true
+}
+
+// show notes the rules without which the prediction would be wrong.
+func (b *bench) show(image *vmcs.Image, report *vmcs.Report, got vmcs.Outcome) {
+	for i := range report.Violations {
+		without := vmcs.Report{Violations: slices.Delete(slices.Clone(report.Violations), i, i+1)}
+		if expected, _ := expect(b.m, image, &without); expected != got {
+			b.shown[report.Violations[i].Rule]++
+		}
+	}
 }
 
 // check draws VMCS contents until one can be tried, and tries it.
@@ -330,14 +453,68 @@ func TestCheckIsProcessor(t *testing.T) {
 	setFlag(t, "rapid.checks", fmt.Sprint(*checkedStates))
 	setFlag(t, "rapid.seed", "1")
 	setFlag(t, "rapid.nofailfile", "true")
+	b.tried = make([]trial, 0, 2000)
 	rapid.Check(t, b.check)
 	t.Logf("%d VM entries tried: %d entered, %d VMfail, %d failed with a VM exit; %d were not safe, %d not to be predicted",
 		b.launched, b.ends[vmcs.Entered], b.ends[vmcs.FailValid], b.ends[vmcs.EntryExit], b.unsafe, b.unknown)
 	for i := range deviations {
 		d := &deviations[i]
-		t.Logf("%5d  %s", b.used[d], d.name)
-		if *checkedStates >= 20000 && b.used[d] == 0 && d.here(b.m) {
-			t.Errorf("no state has shown the deviation %q: it is not there, or too seldom drawn", d.name)
+		if d.here(b.m) {
+			t.Logf("%5d  %s", b.used[d], d.name)
 		}
+	}
+	var hidden []string
+	for r := range vmcs.Rules() {
+		if b.shown[r] == 0 {
+			hidden = append(hidden, r.ID)
+		}
+	}
+	t.Logf("to leave one of %d rules out would show; not so: %s", len(b.shown), strings.Join(hidden, " "))
+	t.Run("planted mistakes", b.plantedMistakes)
+}
+
+// plantedMistakes: a mistake in one rule makes Check disagree with the processor
+// on the states that were tried.
+func (b *bench) plantedMistakes(t *testing.T) {
+	leftOut := func(bool) bool { return true }
+	turnedRound := func(holds bool) bool { return !holds }
+	for _, c := range []struct {
+		rule     string
+		mistake  string
+		mutation func(bool) bool
+	}{
+		{"pin.reserved", "left out", leftOut},
+		{"secondary.reserved", "left out", leftOut},
+		{"event.vector", "left out", leftOut},
+		{"eptp.walklength", "left out", leftOut},
+		{"host.cr0.fixed", "left out", leftOut},
+		{"host.ds.selector", "left out", leftOut},
+		{"host.gdtr.base", "left out", leftOut},
+		{"guest.cr4.fixed", "left out", leftOut},
+		{"guest.cs.type", "left out", leftOut},
+		{"guest.tr.type", "left out", leftOut},
+		{"guest.rflags.reserved", "left out", leftOut},
+		{"guest.interruptibility.if", "left out", leftOut},
+		{"guest.link.address", "left out", leftOut},
+		{"guest.pdpte.fields", "left out", leftOut},
+		{"guest.idtr.limit", "turned round", turnedRound},
+		{"exit.msrload", "turned round", turnedRound},
+	} {
+		restore := vmcs.Mutate(c.rule, c.mutation)
+		found := -1
+		for i := range b.tried {
+			report := b.checker.Check(&b.tried[i].image)
+			expected, _ := expect(b.m, &b.tried[i].image, &report)
+			if expected != b.tried[i].got {
+				found = i
+				break
+			}
+		}
+		restore()
+		if found < 0 {
+			t.Errorf("rule %s %s: no disagreement in %d states", c.rule, c.mistake, len(b.tried))
+			continue
+		}
+		t.Logf("rule %s %s: found by state %d", c.rule, c.mistake, found+1)
 	}
 }

@@ -19,7 +19,7 @@ type deviation struct {
 
 	// rules are those that are left out. If when is there, only if it holds.
 	rules []string
-	when  func(*vmtest.Machine, *vmcs.Image) bool
+	when  func(m *vmtest.Machine, image *vmcs.Image, rule string) bool
 
 	// extra is a check that is added: whether it fails, when it is made, and what
 	// it leads to.
@@ -52,9 +52,9 @@ func code64(image *vmcs.Image) bool {
 func virtual8086(image *vmcs.Image) bool { return value(image, vmcs.GuestRFLAGS)>>17&1 != 0 }
 
 // rights takes a segment's access rights apart.
-func rights(image *vmcs.Image, f vmcs.Field) (kind, dpl uint64, usable bool) {
+func rights(image *vmcs.Image, f vmcs.Field) (kind, dpl uint64) {
 	v := value(image, f)
-	return v & 15, v >> 5 & 3, v>>16&1 == 0
+	return v & 15, v >> 5 & 3
 }
 
 func rpl(image *vmcs.Image, f vmcs.Field) uint64 { return value(image, f) & 3 }
@@ -94,7 +94,7 @@ func orderOf(r *vmcs.Rule) int {
 		return orderLink
 	case strings.HasPrefix(r.ID, "guest.pdpte."):
 		return orderPDPTE
-	case strings.HasPrefix(r.ID, "guest.activity."), strings.HasPrefix(r.ID, "guest.interruptibility."), strings.HasPrefix(r.ID, "guest.pending."):
+	case r.ID == "guest.rflags.if", strings.HasPrefix(r.ID, "guest.activity."), strings.HasPrefix(r.ID, "guest.interruptibility."), strings.HasPrefix(r.ID, "guest.pending."):
 		return orderNonRegister
 	}
 	return orderGuest
@@ -111,7 +111,7 @@ violations:
 		rule := report.Violations[i].Rule
 		for j := range deviations {
 			d := &deviations[j]
-			if slices.Contains(d.rules, rule.ID) && (d.when == nil || d.when(m, image)) && d.here(m) {
+			if slices.Contains(d.rules, rule.ID) && (d.when == nil || d.when(m, image, rule.ID)) && d.here(m) {
 				used = append(used, d)
 				continue violations
 			}
@@ -153,40 +153,17 @@ func wraps(m *vmtest.Machine, image *vmcs.Image, count, address vmcs.Field) (boc
 	return (a+uint64(uint32(n)*16)-1)>>width != 0, (a+n*16-1)>>width != 0
 }
 
-var areas = [][2]vmcs.Field{
-	{vmcs.ExitMSRStoreCount, vmcs.ExitMSRStoreAddress},
-	{vmcs.ExitMSRLoadCount, vmcs.ExitMSRLoadAddress},
-	{vmcs.EntryMSRLoadCount, vmcs.EntryMSRLoadAddress},
+// areas are the MSR areas, by the rule on where each may lie.
+var areas = map[string][2]vmcs.Field{
+	"exit.msrstore": {vmcs.ExitMSRStoreCount, vmcs.ExitMSRStoreAddress},
+	"exit.msrload":  {vmcs.ExitMSRLoadCount, vmcs.ExitMSRLoadAddress},
+	"entry.msrload": {vmcs.EntryMSRLoadCount, vmcs.EntryMSRLoadAddress},
 }
 
-// areaRow is the deviation for one of areas, whose rule Bochs leaves out.
-func areaRow(rule string, i int) deviation {
-	return deviation{
-		name:     "the end of an MSR area is worked out in 32 bits, and lies within the physical-address width: " + rule,
-		section:  "27.2.1.2, 27.2.1.3",
-		bochs:    "accepts an area of 2^28 entries and more that is too long",
-		evidence: "vmx.cc, VMenterLoadCheckVmControls: last_byte = addr + (cnt * 16) - 1 with a Bit32u cnt",
-		rules:    []string{rule},
-		when: func(m *vmtest.Machine, image *vmcs.Image) bool {
-			bochs, really := wraps(m, image, areas[i][0], areas[i][1])
-			return really && !bochs
-		},
-	}
-}
-
-// dataRow is the deviation for the DPL of one data segment.
-func dataRow(rule string, access vmcs.Field) deviation {
-	return deviation{
-		name:     "type 11 counts as conforming code: " + rule,
-		section:  "27.3.1.2",
-		bochs:    "does not compare DPL and RPL of a data-segment register with readable non-conforming code in it",
-		evidence: "vmx.cc, VMenterLoadCheckGuestState: if (type < 11)",
-		rules:    []string{rule},
-		when: func(_ *vmtest.Machine, image *vmcs.Image) bool {
-			kind, _, _ := rights(image, access)
-			return kind == 11
-		},
-	}
+// dataRights are the access rights that the rules on DPL and RPL look at.
+var dataRights = map[string]vmcs.Field{
+	"guest.ds.dpl": vmcs.GuestDSAccessRights, "guest.es.dpl": vmcs.GuestESAccessRights,
+	"guest.fs.dpl": vmcs.GuestFSAccessRights, "guest.gs.dpl": vmcs.GuestGSAccessRights,
 }
 
 // linkFirst is not a rule: which of several violations is reported.
@@ -197,7 +174,7 @@ var deviations = []deviation{
 		name:     "of several violations, the VMCS link pointer's before those of other non-register state",
 		section:  "27.3.1, 27.8 (the manual leaves the order open)",
 		bochs:    "reports exit qualification 4",
-		evidence: "vmx.cc, VMenterLoadCheckGuestState: the link pointer is checked before pending debug exceptions, activity and interruptibility",
+		evidence: "vmx.cc, VMenterLoadCheckGuestState: the link pointer is checked before pending debug exceptions, activity, interruptibility and what an injected event asks of them",
 	},
 	{
 		name:     "IA32_DEBUGCTL is not checked",
@@ -219,7 +196,7 @@ var deviations = []deviation{
 		bochs:    "enters with any of them",
 		evidence: "vmx.cc, VMenterLoadCheckGuestState: tmpDR6 = (Bit32u) VMread_natural",
 		rules:    []string{"guest.pending.reserved"},
-		when: func(_ *vmtest.Machine, image *vmcs.Image) bool {
+		when: func(_ *vmtest.Machine, image *vmcs.Image, _ string) bool {
 			return value(image, vmcs.GuestPendingDebugExceptions)&0xffffaff0 == 0
 		},
 	},
@@ -236,7 +213,7 @@ var deviations = []deviation{
 		bochs:    "enters with any event",
 		evidence: "vmx.cc, VMenterLoadCheckGuestState: only wait-for-SIPI and shutdown are looked at",
 		rules:    []string{"guest.activity.event"},
-		when: func(_ *vmtest.Machine, image *vmcs.Image) bool {
+		when: func(_ *vmtest.Machine, image *vmcs.Image, _ string) bool {
 			return value(image, vmcs.GuestActivityState) == 1
 		},
 	},
@@ -246,7 +223,7 @@ var deviations = []deviation{
 		bochs:    "enters whatever the event's type is, not only for #MC",
 		evidence: "vmx.cc, VMenterLoadCheckGuestState: event_type != BX_NMI && vector != BX_MC_EXCEPTION",
 		rules:    []string{"guest.activity.event"},
-		when: func(_ *vmtest.Machine, image *vmcs.Image) bool {
+		when: func(_ *vmtest.Machine, image *vmcs.Image, _ string) bool {
 			return value(image, vmcs.GuestActivityState) == 2 && value(image, vmcs.EntryInterruptionInformation)&0xff == 18
 		},
 	},
@@ -264,7 +241,7 @@ var deviations = []deviation{
 		bochs:    "goes on, to fail in a check of guest state",
 		evidence: "vmx.cc, VMenterLoadCheckVmControls: only VMX_VMENTRY_CTRL1_DEACTIVATE_DUAL_MONITOR_TREATMENT is looked at",
 		rules:    []string{"entry.smm"},
-		when: func(_ *vmtest.Machine, image *vmcs.Image) bool {
+		when: func(_ *vmtest.Machine, image *vmcs.Image, _ string) bool {
 			return !has(image, vmcs.VMEntryControls, vmcs.EntryDeactivateDualMonitorTreatment)
 		},
 	},
@@ -292,8 +269,8 @@ var deviations = []deviation{
 		section:  "27.2.1.3",
 		bochs:    "accepts type 7 with any vector, and stops if there is nothing else wrong",
 		evidence: "vmx.cc, VMenterLoadCheckVmControls: case 7; VMenterInjectEvents: BX_PANIC",
-		rules:    []string{"event.type", "event.vector"},
-		when: func(_ *vmtest.Machine, image *vmcs.Image) bool {
+		rules:    []string{"event.type", "event.vector", "event.length"},
+		when: func(_ *vmtest.Machine, image *vmcs.Image, _ string) bool {
 			return value(image, vmcs.EntryInterruptionInformation)>>8&7 == 7
 		},
 		only: hasNoMTF,
@@ -311,7 +288,7 @@ var deviations = []deviation{
 		bochs:    "enters an unrestricted guest with RFLAGS.VM 1 and CR0.PE 0",
 		evidence: "vmx.cc, VMenterLoadCheckGuestState: v8086_guest is compared with x86_64_guest only",
 		rules:    []string{"guest.rflags.vm"},
-		when:     func(_ *vmtest.Machine, image *vmcs.Image) bool { return !guest64(image) },
+		when:     func(_ *vmtest.Machine, image *vmcs.Image, _ string) bool { return !guest64(image) },
 	},
 	{
 		name:     "RIP of 64-bit code is not checked",
@@ -321,24 +298,13 @@ var deviations = []deviation{
 		rules:    []string{"guest.rip.64"},
 	},
 	{
-		name:     "SSP of compatibility mode may have bits 63:32",
-		section:  "27.3.1.4",
-		bochs:    "checks them outside IA-32e mode only",
-		evidence: "vmx.cc, VMenterLoadCheckGuestState: !x86_64_guest && GET32H(guest.ssp)",
-		rules:    []string{"guest.ssp"},
-		when: func(m *vmtest.Machine, image *vmcs.Image) bool {
-			v := value(image, vmcs.GuestSSP)
-			return guest64(image) && !code64(image) && v&3 == 0 && canonical(m, v)
-		},
-		only: hasCET,
-	},
-	{
-		name:     "SSP of 64-bit code must be canonical",
+		name:     "SSP must be canonical, and have 32 bits outside IA-32e mode",
 		section:  "27.3.1.4 (bit N-1 may differ from those above)",
 		bochs:    "refuses it",
-		evidence: "vmx.cc, VMenterLoadCheckGuestState: IsCanonical(guest.ssp)",
+		evidence: "vmx.cc, VMenterLoadCheckGuestState: !IsCanonical(guest.ssp) || (!x86_64_guest && GET32H(guest.ssp))",
 		extra: func(m *vmtest.Machine, image *vmcs.Image) bool {
-			return has(image, vmcs.VMEntryControls, vmcs.EntryLoadCETState) && code64(image) && !canonical(m, value(image, vmcs.GuestSSP))
+			ssp := value(image, vmcs.GuestSSP)
+			return has(image, vmcs.VMEntryControls, vmcs.EntryLoadCETState) && (!canonical(m, ssp) || !guest64(image) && ssp>>32 != 0)
 		},
 		order: orderGuest, leads: failGuest,
 		only: hasCET,
@@ -349,7 +315,7 @@ var deviations = []deviation{
 		bochs:    "enters",
 		evidence: "vmx.cc, VMenterLoadCheckHostState: within VMX_VMEXIT_CTRL1_LOAD_HOST_CET_STATE",
 		rules:    []string{"host.cr4.cet"},
-		when: func(_ *vmtest.Machine, image *vmcs.Image) bool {
+		when: func(_ *vmtest.Machine, image *vmcs.Image, _ string) bool {
 			return !has(image, vmcs.PrimaryVMExitControls, vmcs.ExitLoadCETState)
 		},
 		only: hasCET,
@@ -360,8 +326,8 @@ var deviations = []deviation{
 		bochs:    "compares it with RPL of CS, which is another thing for an unrestricted guest",
 		evidence: "vmx.cc, VMenterLoadCheckGuestState: CS checks",
 		rules:    []string{"guest.cs.dpl"},
-		when: func(_ *vmtest.Machine, image *vmcs.Image) bool {
-			kind, _, _ := rights(image, vmcs.GuestCSAccessRights)
+		when: func(_ *vmtest.Machine, image *vmcs.Image, _ string) bool {
+			kind, _ := rights(image, vmcs.GuestCSAccessRights)
 			return kind != 3
 		},
 	},
@@ -371,7 +337,7 @@ var deviations = []deviation{
 		bochs:    "refuses an unrestricted guest in which they differ (conforming code: RPL less than DPL)",
 		evidence: "vmx.cc, VMenterLoadCheckGuestState: CS checks",
 		extra: func(_ *vmtest.Machine, image *vmcs.Image) bool {
-			kind, dpl, _ := rights(image, vmcs.GuestCSAccessRights)
+			kind, dpl := rights(image, vmcs.GuestCSAccessRights)
 			r := rpl(image, vmcs.GuestCSSelector)
 			switch {
 			case virtual8086(image):
@@ -389,17 +355,44 @@ var deviations = []deviation{
 		bochs:    "takes it for unusable, whatever bit 16 of its access rights says",
 		evidence: "vmx.cc, VMenterLoadCheckGuestState: SS is allowed to be NULL selector if going to 64-bit guest",
 		rules:    []string{"guest.ss.base", "guest.ss.type", "guest.ss.s", "guest.ss.p", "guest.ss.reserved", "guest.ss.g"},
-		when: func(_ *vmtest.Machine, image *vmcs.Image) bool {
+		when: func(_ *vmtest.Machine, image *vmcs.Image, _ string) bool {
 			return code64(image) && value(image, vmcs.GuestSSSelector)>>2 == 0
 		},
 	},
-	dataRow("guest.ds.dpl", vmcs.GuestDSAccessRights),
-	dataRow("guest.es.dpl", vmcs.GuestESAccessRights),
-	dataRow("guest.fs.dpl", vmcs.GuestFSAccessRights),
-	dataRow("guest.gs.dpl", vmcs.GuestGSAccessRights),
-	areaRow("exit.msrstore", 0),
-	areaRow("exit.msrload", 1),
-	areaRow("entry.msrload", 2),
+	{
+		name:     "readable non-conforming code in a data-segment register counts as conforming",
+		section:  "27.3.1.2",
+		bochs:    "does not compare DPL and RPL for type 11",
+		evidence: "vmx.cc, VMenterLoadCheckGuestState: if (type < 11)",
+		rules:    []string{"guest.ds.dpl", "guest.es.dpl", "guest.fs.dpl", "guest.gs.dpl"},
+		when: func(_ *vmtest.Machine, image *vmcs.Image, rule string) bool {
+			kind, _ := rights(image, dataRights[rule])
+			return kind == 11
+		},
+	},
+	{
+		name:     "the end of an MSR area is worked out in 32 bits, and lies within the physical-address width",
+		section:  "27.2.1.2, 27.2.1.3",
+		bochs:    "accepts an area of 2^28 entries and more that is too long",
+		evidence: "vmx.cc, VMenterLoadCheckVmControls: last_byte = addr + (cnt * 16) - 1 with a Bit32u cnt",
+		rules:    []string{"exit.msrstore", "exit.msrload", "entry.msrload"},
+		when: func(m *vmtest.Machine, image *vmcs.Image, rule string) bool {
+			bochs, really := wraps(m, image, areas[rule][0], areas[rule][1])
+			return really && !bochs
+		},
+	},
+	{
+		name:     "the VM-entry MSR-load area beyond all memory, accepted as above",
+		section:  "27.4",
+		bochs:    "fails the entry with exit reason 34: the first entry reads as ones",
+		evidence: "vmx.cc, LoadMSRs",
+		extra: func(m *vmtest.Machine, image *vmcs.Image) bool {
+			a := areas["entry.msrload"]
+			bochs, really := wraps(m, image, a[0], a[1])
+			return really && !bochs
+		},
+		order: orderMSR, leads: vmcs.Outcome{Kind: vmcs.EntryExit, Reason: 34, Qualification: 1},
+	},
 	{
 		name:     "the end of an MSR area is worked out in 32 bits, and wraps below 0",
 		section:  "27.2.1.2, 27.2.1.3",
