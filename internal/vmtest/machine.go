@@ -59,8 +59,8 @@ const (
 )
 
 // Start enters VMX operation until the test ends, and keeps the test on its
-// thread. A test that does not run in ring 0, or on a processor without VMX, is
-// skipped.
+// thread: subtests, which have threads of their own, must call Start themselves.
+// A test that does not run in ring 0, or on a processor without VMX, is skipped.
 func Start(t testing.TB) *Machine {
 	t.Helper()
 	ring0test.Need(t)
