@@ -1,10 +1,11 @@
 package vmtest
 
+//lint:file-ignore U1000 what is here is used in assembly
+
 // Memory of the stubs in launch_amd64.s.
 var (
 	launchSecond uint64 // physical address of the second VMCS
-	//lint:ignore U1000 used in assembly
-	launchSP uint64 // SP of launch
+	launchSP     uint64 // SP of launch
 )
 
 // launch launches the current VMCS. The status is asm.Status.
@@ -15,8 +16,6 @@ func launchAddresses() (exited, restored uint64)
 
 // These are reached by VM exits.
 
-//lint:ignore U1000 used in assembly
 func exited()
 
-//lint:ignore U1000 used in assembly
 func restored()
