@@ -3,7 +3,7 @@
 #
 #? make run       boot the minimal hypervisor on Bochs
 #? make test      run all tests, as processes and in ring 0 on Bochs
-#? make bench     count instructions in ring 0 (UPDATE=1: into docs/performance.md)
+#? make bench     count instructions in ring 0, time the rest (UPDATE=1: into docs/performance.md)
 #? make lint      check form: gofmt, go vet, staticcheck, modules, generated files
 #? make cross     build for the other systems and processors
 #? make check     lint, cross, run and test
