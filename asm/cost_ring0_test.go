@@ -1,12 +1,11 @@
 package asm_test
 
 import (
-	"runtime/debug"
 	"testing"
 
-	"github.com/govtx/vtx/internal/require"
-
 	"github.com/govtx/vtx/asm"
+	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 )
 
 // What a VM exit costs, in TSC ticks: on Bochs these are instructions, exact
@@ -29,20 +28,6 @@ var costs = []struct {
 	{"vector", true, 0, false, 120},
 	{"vector-advance", true, 0, true, 120},
 	{"vector-xcr0-advance", true, 3, true, 130},
-}
-
-// optimised tells that the program was built without flags that make it slow.
-func optimised() bool {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return false
-	}
-	for _, s := range info.Settings {
-		if s.Key == "-gcflags" || s.Key == "-cover" && s.Value == "true" {
-			return false
-		}
-	}
-	return true
 }
 
 func costVM(t testing.TB, vector bool, xcr0 uint64) *vm {
@@ -93,7 +78,7 @@ func TestEnterCost(t *testing.T) {
 				require.Equal(t, v.code.Phys()+2*(exitsPerRun-1), v.RIP)
 			}
 			t.Logf("%d ticks a round trip", ticks)
-			if onBochs() && optimised() {
+			if onBochs() && ring0test.Optimised() {
 				require.LessOrEqual(t, ticks, c.limit)
 				require.Greater(t, ticks, uint64(40), "it saves and loads 30 registers at least")
 			}

@@ -5,6 +5,7 @@ package ring0test
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"testing"
 
@@ -30,4 +31,19 @@ func Main(m *testing.M) (status int) {
 		fmt.Fprintf(os.Stderr, "%d tests that need ring 0 were skipped: make test runs them on VT-x\n", n)
 	}
 	return status
+}
+
+// Optimised tells that the program was built without flags that make it slow. What
+// a test says of speed or of allocations holds only then.
+func Optimised() bool {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return false
+	}
+	for _, s := range info.Settings {
+		if s.Key == "-gcflags" || s.Key == "-cover" && s.Value == "true" {
+			return false
+		}
+	}
+	return true
 }
