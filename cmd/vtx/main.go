@@ -15,9 +15,10 @@
 // "vtx help boot" describes it in full.
 //
 // "vtx check FILE" finds in a dump of a VMCS, such as KVM leaves in the kernel's
-// log, the rules of VM entry that it breaks. "vtx caps", "vtx field", "vtx fields"
-// and "vtx error" look up what processors can do, fields of the VMCS, and errors of
-// VMX instructions.
+// log, the rules of VM entry that it breaks. "vtx exit -" decodes a trace of VM exits.
+// "vtx caps", "vtx field", "vtx fields", "vtx exit", "vtx exits" and "vtx error" look up
+// what processors can do, fields of the VMCS, VM exits, and errors of VMX
+// instructions.
 package main
 
 import (
@@ -52,6 +53,8 @@ var commands = []*command{
 	capsCommand,
 	checkCommand,
 	errorCommand,
+	exitCommand,
+	exitsCommand,
 	fieldCommand,
 	fieldsCommand,
 }
