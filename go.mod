@@ -4,6 +4,7 @@ go 1.26
 
 require (
 	github.com/stretchr/testify v1.11.1
+	golang.org/x/arch v0.30.0
 	pgregory.net/rapid v1.3.0
 )
 
