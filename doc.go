@@ -4,6 +4,8 @@
 //	asm       the instructions, one Go function each, and the VM-entry stub
 //	vmcs      the VMCS: fields, controls, capabilities, what fields point to, the
 //	          rules of VM entry, dumps
+//	vmexit    VM exits: reasons, qualifications and the rest decoded, a
+//	          dispatcher, ready handlers; vmexit/emulate does memory-mapped I/O
 //	ring0     boots the program that imports it in ring 0, as the stock Go
 //	          toolchain built it
 //	cmd/vtx   the command: "vtx boot" runs such a program on an emulator with
@@ -14,7 +16,7 @@
 //
 // # What depends on what
 //
-// Imports go one way only: ring0 and vmcs import asm, asm imports nothing but the
+// Imports go one way only: vmexit imports vmcs, ring0 and vmcs import asm, asm imports nothing but the
 // standard library, commands and examples import all. Every package compiles for
 // every system and processor that Go knows; what only VT-x can do returns or
 // panics with an error there that says so.
