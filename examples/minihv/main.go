@@ -11,14 +11,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"runtime"
-	"slices"
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/ring0"
 	"github.com/govtx/vtx/vmcs"
+	"github.com/govtx/vtx/vmexit"
 )
 
 func main() {
@@ -64,128 +63,103 @@ func runVM(limit int, change func() error) error {
 	if err := change(); err != nil {
 		return err
 	}
-	err = v.loop(limit)
+	err = v.dispatcher(limit).Run(&vmexit.Exit{Guest: &v.Guest, VMCS: vmcs.Current{}})
 	v.printCounts()
+	var entry *vmexit.EntryError
+	if errors.As(err, &entry) {
+		return fmt.Errorf("%w: %w", err, v.explain())
+	}
+	if err == nil && !v.halted {
+		return errors.New("the guest stopped before it halted")
+	}
 	return err
 }
 
-// loop enters the guest until it halts.
-func (v *vm) loop(limit int) error {
-	for n := 1; n <= limit; n++ {
-		if status := v.Enter(); status != asm.Succeed {
-			return fmt.Errorf("VM entry: %w: %w", vmcs.StatusError(status), v.explain())
+// dispatcher wires the library's ready handlers with what is this hypervisor's own:
+// its name, its hypercalls, its memory, and the line that it prints of each exit.
+func (v *vm) dispatcher(limit int) *vmexit.Dispatcher {
+	cpuid := vmexit.SnapshotCPUID(vmcs.Processor{}).HideUnemulated().PresentHypervisor("vtx minihv  ")
+	n := 0
+	return vmexit.Defaults(vmexit.Config{
+		Capabilities: v.caps,
+		CPUID:        cpuid,
+		Hypercall:    v.hypercall,
+		Violation:    v.violation,
+		Halt: func(*vmexit.Exit) bool {
+			v.done, v.halted = "the guest is done", true
+			return false
+		},
+	}).OverAll(func(b vmexit.Basic, below vmexit.Handler) vmexit.Handler {
+		return func(x *vmexit.Exit) vmexit.Outcome {
+			switch b {
+			case vmexit.CPUID:
+				v.done = fmt.Sprintf("answered leaf %#x", uint32(x.Guest.Regs[asm.RAX]))
+			case vmexit.ExternalInterrupt:
+				// It was taken by this kernel as soon as interrupts were on again.
+				v.done = "left to the host"
+			default:
+				v.done = "stopped"
+			}
+			rip := x.Guest.RIP // HLT's handler advances it
+			outcome := below(x)
+			n++
+			fmt.Printf("exit %3d  %-18s  qualification %#-5x  rip %#x  length %d  %s\n",
+				n, x.Reason().Basic().SDMName(), x.Qualification(), rip, x.Guest.InstructionLength, v.done)
+			if n == limit && outcome != vmexit.Stop {
+				return x.Fail(fmt.Errorf("the guest did not halt within %d exits", limit))
+			}
+			return outcome
 		}
-		basic := v.Reason & 0xffff
-		v.exits[basic]++
-		qual, rip, length := read(vmcs.ExitQualification), v.RIP, v.InstructionLength
-		done, halted, err := v.handle(basic)
-		if err != nil {
-			done = "stopped"
-		}
-		fmt.Printf("exit %3d  %-18s  qualification %#-5x  rip %#x  length %d  %s\n",
-			n, reasonName(basic), qual, rip, length, done)
-		if halted || err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("the guest did not halt within %d exits", limit)
+	}).OverAll(v.exits.Layer).Build()
 }
 
-// handle acts on one exit and says in words what it did.
-func (v *vm) handle(basic uint32) (done string, halted bool, err error) {
-	switch basic {
-	case exitCPUID:
-		leaf := uint32(v.Regs[asm.RAX])
-		a, b, c, d := asm.CPUID(leaf, uint32(v.Regs[asm.RCX]))
-		if leaf == 0x40000000 {
-			// The leaf where hypervisors say their names.
-			const name = "vtx minihv  "
-			a, b = leaf, binary.LittleEndian.Uint32([]byte(name[0:]))
-			c, d = binary.LittleEndian.Uint32([]byte(name[4:])), binary.LittleEndian.Uint32([]byte(name[8:]))
-		}
-		v.Regs[asm.RAX], v.Regs[asm.RBX] = uint64(a), uint64(b)
-		v.Regs[asm.RCX], v.Regs[asm.RDX] = uint64(c), uint64(d)
-		v.RIP += uint64(v.InstructionLength)
-		return fmt.Sprintf("answered leaf %#x", leaf), false, nil
-
-	case exitVMCALL:
-		number, argument := v.Regs[asm.RAX], v.Regs[asm.RBX]
-		v.RIP += uint64(v.InstructionLength)
-		switch number {
-		case 1:
-			var s [4]byte
-			binary.LittleEndian.PutUint32(s[:], uint32(argument))
-			return fmt.Sprintf("the guest says hello to %q", s), false, nil
-		case 2:
-			if argument != holeContents {
-				return "", false, fmt.Errorf("the guest read %#x from the page that holds %#x", argument, uint64(holeContents))
-			}
-			return fmt.Sprintf("the guest read %#x", argument), false, nil
-		}
-		return "", false, fmt.Errorf("hypercall %d is not one of minihv's", number)
-
-	case exitEPTViolation:
-		gpa := read(vmcs.GuestPhysicalAddress)
-		if gpa&^(ring0.PageSize-1) != guestHole {
-			return "", false, fmt.Errorf("the guest touched %#x, where there is no memory", gpa)
-		}
-		page, err := ring0.AllocPages(1)
-		if err != nil {
-			return "", false, err
-		}
-		binary.LittleEndian.PutUint64(page.Bytes(), holeContents)
-		// The entry was not present, so nothing is cached that would have to be
-		// invalidated (SDM Vol. 3C 29.4.3.4).
-		if err := v.ept.mapPage(guestHole, page.Phys()); err != nil {
-			return "", false, err
-		}
-		return fmt.Sprintf("mapped a page at %#x", guestHole), false, nil
-
-	case exitInterrupt:
-		// It was taken by this kernel as soon as interrupts were on again.
-		return "left to the host", false, nil
-
-	case exitHLT:
-		return "the guest is done", true, nil
+// hypercall is the handler of VMCALL.
+func (v *vm) hypercall(x *vmexit.Exit) vmexit.Outcome {
+	number, argument := x.Guest.Regs[asm.RAX], x.Guest.Regs[asm.RBX]
+	switch {
+	case number == 1:
+		var s [4]byte
+		binary.LittleEndian.PutUint32(s[:], uint32(argument))
+		v.done = fmt.Sprintf("the guest says hello to %q", s)
+	case number == 2 && argument == holeContents:
+		v.done = fmt.Sprintf("the guest read %#x", argument)
+	case number == 2:
+		return x.Fail(fmt.Errorf("the guest read %#x from the page that holds %#x", argument, uint64(holeContents)))
+	default:
+		return x.Fail(fmt.Errorf("hypercall %d is not one of minihv's", number))
 	}
-	if v.Reason>>31 != 0 {
-		return "", false, fmt.Errorf("VM entry failed: %s (reason %#x): %w", reasonName(basic), v.Reason, v.explain())
+	return vmexit.Resume
+}
+
+// violation is the handler of EPT violations: the page at guestHole appears.
+func (v *vm) violation(x *vmexit.Exit) vmexit.Outcome {
+	gpa := x.PhysicalAddress()
+	if gpa&^(ring0.PageSize-1) != guestHole {
+		return vmexit.Violation(x)
 	}
-	return "", false, fmt.Errorf("no handler for exit reason %d, %s", basic, reasonName(basic))
+	page, err := ring0.AllocPages(1)
+	if err != nil {
+		return x.Fail(err)
+	}
+	binary.LittleEndian.PutUint64(page.Bytes(), holeContents)
+	// The entry was not present, so nothing is cached that would have to be
+	// invalidated (SDM Vol. 3C 29.4.3.4).
+	if err := v.ept.mapPage(guestHole, page.Phys()); err != nil {
+		return x.Fail(err)
+	}
+	v.done = fmt.Sprintf("mapped a page at %#x", guestHole)
+	return vmexit.Hold
 }
 
 // holeContents is what the guest finds in the page that was not there.
 const holeContents = 0x1122334455667788
 
-// Basic exit reasons (SDM Vol. 3D, appendix C) that this hypervisor handles.
-const (
-	exitInterrupt    = 1
-	exitCPUID        = 10
-	exitHLT          = 12
-	exitVMCALL       = 18
-	exitEPTViolation = 48
-)
-
-var reasonNames = map[uint32]string{
-	0: "exception or NMI", exitInterrupt: "external interrupt", 2: "triple fault",
-	exitCPUID: "CPUID", exitHLT: "HLT", exitVMCALL: "VMCALL",
-	33: "VM-entry failure: guest state", 34: "VM-entry failure: MSR loading",
-	exitEPTViolation: "EPT violation", 49: "EPT misconfiguration",
-}
-
-func reasonName(basic uint32) string {
-	if name, ok := reasonNames[basic]; ok {
-		return name
-	}
-	return fmt.Sprintf("reason %d", basic)
-}
-
 func (v *vm) printCounts() {
 	fmt.Println()
-	total := 0
-	for _, basic := range slices.Sorted(maps.Keys(v.exits)) {
-		fmt.Printf("%5d  %s\n", v.exits[basic], reasonName(basic))
-		total += v.exits[basic]
+	for b := range vmexit.Basic(vmexit.NumBasic) {
+		if n := v.exits.Count(b); n > 0 {
+			fmt.Printf("%5d  %s\n", n, b.SDMName())
+		}
 	}
-	fmt.Printf("%5d  exits in all\n", total)
+	fmt.Printf("%5d  exits in all\n", v.exits.Total())
 }

@@ -76,7 +76,7 @@ func checkExits(t *testing.T, stdout string) {
 	interrupts := 0
 	for i, m := range exitLine.FindAllStringSubmatch(stdout, -1) {
 		require.Equal(t, strconv.Itoa(i+1), m[1])
-		if m[2] == "external interrupt" {
+		if m[2] == "External interrupt" {
 			require.Equal(t, "left to the host", m[6])
 			interrupts++
 			continue
@@ -87,7 +87,7 @@ func checkExits(t *testing.T, stdout string) {
 
 	counts := "    1  CPUID\n    1  HLT\n    2  VMCALL\n    1  EPT violation\n"
 	if interrupts > 0 {
-		counts = fmt.Sprintf("%5d  external interrupt\n", interrupts) + counts
+		counts = fmt.Sprintf("%5d  External interrupt\n", interrupts) + counts
 	}
 	counts += fmt.Sprintf("%5d  exits in all\n", len(exits)+interrupts)
 	_, after, _ := strings.Cut(stdout, "the guest is done\n\n")

@@ -7,6 +7,7 @@ import (
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/ring0"
 	"github.com/govtx/vtx/vmcs"
+	"github.com/govtx/vtx/vmexit"
 )
 
 // The guest's physical memory: 64 KiB from 0, with its page tables, its code and
@@ -25,11 +26,14 @@ type vm struct {
 	caps  *vmcs.Capabilities
 	ept   *ept
 	vmcs  ring0.Pages
-	exits map[uint32]int // by basic reason
+	exits vmexit.Counter
+
+	done   string // what was done about the exit in hand, in words
+	halted bool
 }
 
 func newVM(caps *vmcs.Capabilities) (*vm, error) {
-	v := &vm{caps: caps, exits: make(map[uint32]int)}
+	v := &vm{caps: caps}
 	memory, err := ring0.AllocPages(guestMemory / ring0.PageSize)
 	if err != nil {
 		return nil, err
@@ -173,15 +177,6 @@ func (v *vm) setGuestState(m *vmcs.Image) error {
 		vmcs.ES: data, vmcs.CS: vmcs.FlatCode64(0), vmcs.SS: data, vmcs.DS: data, vmcs.FS: data, vmcs.GS: data,
 		vmcs.LDTR: vmcs.UnusableSegment(), vmcs.TR: vmcs.TaskState(0, 0, 0x67),
 	}).Write(m)
-}
-
-// read reads a field of the current VMCS. It is for fields that every VMCS has.
-func read(f vmcs.Field) uint64 {
-	value, err := vmcs.Current{}.Read(f)
-	if err != nil {
-		panic(err)
-	}
-	return value
 }
 
 // explain says which rule a failed VM entry broke, as far as software can tell.

@@ -20,6 +20,8 @@
 //	case emulate.Inject:  r.Exception.Event.Write(vmcs.Current{}) // and guest.CR2 = r.Exception.Address
 //	}
 //
+// [Violations] does all that as a handler for package vmexit's dispatcher.
+//
 // # Instructions
 //
 // With one memory operand: MOV in all forms but those that load a segment

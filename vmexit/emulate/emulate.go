@@ -23,6 +23,9 @@ type Emulator struct {
 	data         [16]byte       // an operand
 	code         [15]byte       // an instruction
 	decoded      [16]decoded    // by address
+
+	state State      // of the handlers
+	regs  [16]uint64 // where they want none
 }
 
 // DefaultMaxIterations is the number of iterations of a repeated string instruction
