@@ -1,5 +1,7 @@
 package vmcs
 
+import "github.com/govtx/vtx/asm"
+
 // CPU is what CPUID says that VM-entry checks ask for.
 type CPU struct {
 	Known bool // read from CPUID, not supposed
@@ -51,20 +53,12 @@ func (c *CPU) linearWidth() uint8 {
 func AnyCPU() CPU {
 	return CPU{
 		PhysicalAddressBits: 52, LinearAddressBits: 57,
-		EFERValid: eferSCE | eferLME | eferLMA | eferNXE, DebugCtlValid: debugCtlAlways | debugCtlDS | debugCtlPerfmon | debugCtlBusLock | debugCtlRTM,
+		EFERValid: asm.EFERSCE | asm.EFERLME | asm.EFERLMA | asm.EFERNXE, DebugCtlValid: debugCtlAlways | debugCtlDS | debugCtlPerfmon | debugCtlBusLock | debugCtlRTM,
 		PerfGlobalCtrlValid: ^uint64(0),
 		VMX:                 true, SMX: true, LongMode: true, X2APIC: true, SGX: true, RTM: true, IntelPT: true, MPX: true,
 		CET: true, UINTR: true, PKS: true, LAM: true, FRED: true, ArchLBR: true,
 	}
 }
-
-// Bits of IA32_EFER (SDM Vol. 3A 2.2.1).
-const (
-	eferSCE = 1 << 0
-	eferLME = 1 << 8
-	eferLMA = 1 << 10
-	eferNXE = 1 << 11
-)
 
 // Bits of IA32_DEBUGCTL (SDM Vol. 3B 18.4.1 and Vol. 4, table 2-2), by what
 // announces them.
@@ -109,13 +103,13 @@ func ReadCPU(c CPUIDReader) CPU {
 	_, _, _, d81 := leaf(0x8000_0001, 0)
 	cpu.LongMode = bit(d81, 29)
 	if cpu.LongMode || bit(d81, 11) {
-		cpu.EFERValid |= eferSCE
+		cpu.EFERValid |= asm.EFERSCE
 	}
 	if cpu.LongMode {
-		cpu.EFERValid |= eferLME | eferLMA
+		cpu.EFERValid |= asm.EFERLME | asm.EFERLMA
 	}
 	if bit(d81, 20) {
-		cpu.EFERValid |= eferNXE
+		cpu.EFERValid |= asm.EFERNXE
 	}
 	if a88, _, _, _ := leaf(0x8000_0008, 0); a88 != 0 {
 		cpu.PhysicalAddressBits = uint8(min(a88&0xff, 52))

@@ -1,5 +1,7 @@
 package vmcs
 
+import "github.com/govtx/vtx/asm"
+
 // Results of violations.
 var (
 	badControls = Outcome{Kind: FailValid, Error: EntryInvalidControls}
@@ -314,7 +316,7 @@ const (
 // protected tells whether the guest begins with CR0.PE = 1, as far as it matters
 // to error codes: without unrestricted guests it always does.
 func (c *checker) protected() bool {
-	return c.secondary()&SecondaryUnrestrictedGuest == 0 || c.get(GuestCR0)&cr0PE != 0
+	return c.secondary()&SecondaryUnrestrictedGuest == 0 || c.get(GuestCR0)&asm.CR0PE != 0
 }
 
 // Checks on VM-entry control fields (SDM Vol. 3C 27.2.1.3).
@@ -342,7 +344,7 @@ var entryRules = []Rule{
 				return v <= 31
 			case EventOther:
 				return v == 0 && c.Caps.Controls[GroupPrimary].May1&uint64(PrimaryMonitorTrapFlag) != 0 ||
-					(v == 1 || v == 2) && c.Caps.CPU.FRED && c.get(GuestCR4)&cr4FRED != 0
+					(v == 1 || v == 2) && c.Caps.CPU.FRED && c.get(GuestCR4)&asm.CR4FRED != 0
 			}
 			return true
 		}},

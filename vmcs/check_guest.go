@@ -1,55 +1,51 @@
 package vmcs
 
+import "github.com/govtx/vtx/asm"
+
 // guest64 tells whether the guest is in IA-32e mode.
 func (c *checker) guest64() bool { return c.entry()&EntryIA32eModeGuest != 0 }
 
 func (c *checker) unrestricted() bool { return c.secondary()&SecondaryUnrestrictedGuest != 0 }
 
 // virtual8086 tells whether the guest is in virtual-8086 mode.
-func (c *checker) virtual8086() bool { return c.get(GuestRFLAGS)&rflagsVM != 0 }
+func (c *checker) virtual8086() bool { return c.get(GuestRFLAGS)&asm.FlagVM != 0 }
 
 // code64 tells whether the guest runs 64-bit code.
 func (c *checker) code64() bool { return c.guest64() && c.get(GuestCSAccessRights)>>13&1 != 0 }
 
-// Bits of RFLAGS.
-const (
-	rflagsTF       = 1 << 8
-	rflagsIF       = 1 << 9
-	rflagsIOPL     = 3 << 12
-	rflagsVM       = 1 << 17
-	rflagsReserved = ^uint64(1<<22-1) | 1<<15 | 1<<5 | 1<<3
-)
+// rflagsReserved are the bits of RFLAGS that must be 0 (SDM Vol. 1 3.4.3).
+const rflagsReserved = ^uint64(1<<22-1) | 1<<15 | 1<<5 | 1<<3
 
 // Checks on guest control registers, debug registers and MSRs
 // (SDM Vol. 3C 27.3.1.1).
 var guestRegisterRules = []Rule{
 	{"guest.cr0.fixed", "27.3.1.1, 24.8", "guest CR0 must have the bits of IA32_VMX_CR0_FIXED0 (without PE and PG if “unrestricted guest” is 1), and none beyond those of FIXED1; NW and CD are not checked", []Field{GuestCR0, fPrimary, fSecondary}, badGuest, false,
 		func(c *checker) bool {
-			must, may := c.Caps.CR0Fixed0, c.Caps.CR0Fixed1|cr0NW|cr0CD
-			must &^= cr0NW | cr0CD
+			must, may := c.Caps.CR0Fixed0, c.Caps.CR0Fixed1|asm.CR0NW|asm.CR0CD
+			must &^= asm.CR0NW | asm.CR0CD
 			if c.unrestricted() {
-				must &^= cr0PE | cr0PG
+				must &^= asm.CR0PE | asm.CR0PG
 			}
 			return fixed(c.get(GuestCR0), must, may)
 		}},
 	{"guest.cr0.pg", "27.3.1.1", "if CR0.PG (bit 31) is 1 in guest CR0, CR0.PE (bit 0) must be 1", []Field{GuestCR0}, badGuest, false,
-		func(c *checker) bool { return c.get(GuestCR0)&(cr0PG|cr0PE) != cr0PG }},
+		func(c *checker) bool { return c.get(GuestCR0)&(asm.CR0PG|asm.CR0PE) != asm.CR0PG }},
 	{"guest.cr4.fixed", "27.3.1.1, 24.8", "guest CR4 must have the bits of IA32_VMX_CR4_FIXED0, and none beyond those of FIXED1", []Field{GuestCR4}, badGuest, false,
 		func(c *checker) bool { return fixed(c.get(GuestCR4), c.Caps.CR4Fixed0, c.Caps.CR4Fixed1) }},
 	{"guest.cr4.cet", "27.3.1.1", "if CR4.CET (bit 23) is 1 in guest CR4, CR0.WP (bit 16) must be 1 in guest CR0", []Field{GuestCR4, GuestCR0}, badGuest, false,
-		func(c *checker) bool { return c.get(GuestCR4)&cr4CET == 0 || c.get(GuestCR0)&cr0WP != 0 }},
+		func(c *checker) bool { return c.get(GuestCR4)&asm.CR4CET == 0 || c.get(GuestCR0)&asm.CR0WP != 0 }},
 	{"guest.debugctl", "27.3.1.1", "if “load debug controls” is 1, guest IA32_DEBUGCTL must have no reserved bits", []Field{GuestDebugCtl, fEntry}, badGuest, false,
 		func(c *checker) bool {
 			return c.entry()&EntryLoadDebugControls == 0 || c.get(GuestDebugCtl)&^c.Caps.CPU.DebugCtlValid == 0
 		}},
 	{"guest.ia32e.pg", "27.3.1.1", "if “IA-32e mode guest” is 1, CR0.PG (bit 31) must be 1 in guest CR0", []Field{GuestCR0, fEntry}, badGuest, false,
-		func(c *checker) bool { return !c.guest64() || c.get(GuestCR0)&cr0PG != 0 }},
+		func(c *checker) bool { return !c.guest64() || c.get(GuestCR0)&asm.CR0PG != 0 }},
 	{"guest.ia32e.pae", "27.3.1.1", "if “IA-32e mode guest” is 1, CR4.PAE (bit 5) must be 1 in guest CR4", []Field{GuestCR4, fEntry}, badGuest, false,
-		func(c *checker) bool { return !c.guest64() || c.get(GuestCR4)&cr4PAE != 0 }},
+		func(c *checker) bool { return !c.guest64() || c.get(GuestCR4)&asm.CR4PAE != 0 }},
 	{"guest.pcide", "27.3.1.1", "if “IA-32e mode guest” is 0, CR4.PCIDE (bit 17) must be 0 in guest CR4", []Field{GuestCR4, fEntry}, badGuest, false,
-		func(c *checker) bool { return c.guest64() || c.get(GuestCR4)&cr4PCIDE == 0 }},
+		func(c *checker) bool { return c.guest64() || c.get(GuestCR4)&asm.CR4PCIDE == 0 }},
 	{"guest.cr4.fred", "FRED specification", "if “IA-32e mode guest” is 0, CR4.FRED (bit 32) must be 0 in guest CR4", []Field{GuestCR4, fEntry}, badGuest, false,
-		func(c *checker) bool { return c.guest64() || c.get(GuestCR4)&cr4FRED == 0 }},
+		func(c *checker) bool { return c.guest64() || c.get(GuestCR4)&asm.CR4FRED == 0 }},
 	{"guest.cr3", "27.3.1.1", "guest CR3 must have no bits beyond the physical-address width, except 62:61 where there is LAM", []Field{GuestCR3, fPrimary, fSecondary}, badGuest, false,
 		func(c *checker) bool { return c.cr3(c.get(GuestCR3), c.cr3Mask()) }},
 	{"guest.dr7", "27.3.1.1", "if “load debug controls” is 1, bits 63:32 of guest DR7 must be 0", []Field{GuestDR7, fEntry}, badGuest, false,
@@ -82,15 +78,15 @@ var guestRegisterRules = []Rule{
 		}},
 	{"guest.efer.lma", "27.3.1.1", "if “load IA32_EFER” is 1, LMA (bit 10) in guest IA32_EFER must be as “IA-32e mode guest” is", []Field{GuestEFER, fEntry}, badGuest, false,
 		func(c *checker) bool {
-			return c.entry()&EntryLoadIA32EFER == 0 || c.get(GuestEFER)&eferLMA != 0 == c.guest64()
+			return c.entry()&EntryLoadIA32EFER == 0 || c.get(GuestEFER)&asm.EFERLMA != 0 == c.guest64()
 		}},
 	{"guest.efer.lme", "27.3.1.1", "if “load IA32_EFER” is 1 and CR0.PG is 1 in guest CR0, LME (bit 8) and LMA (bit 10) in guest IA32_EFER must be alike", []Field{GuestEFER, GuestCR0, fEntry}, badGuest, false,
 		func(c *checker) bool {
-			if c.entry()&EntryLoadIA32EFER == 0 || c.get(GuestCR0)&cr0PG == 0 {
+			if c.entry()&EntryLoadIA32EFER == 0 || c.get(GuestCR0)&asm.CR0PG == 0 {
 				return true
 			}
 			v := c.get(GuestEFER)
-			return v&eferLME != 0 == (v&eferLMA != 0)
+			return v&asm.EFERLME != 0 == (v&asm.EFERLMA != 0)
 		}},
 	{"guest.bndcfgs", "27.3.1.1", "if “load IA32_BNDCFGS” is 1, guest IA32_BNDCFGS must be canonical, with bits 11:2 0", []Field{GuestBndCfgs, fEntry}, badGuest, false,
 		func(c *checker) bool {
@@ -150,12 +146,12 @@ var guestFlagRules = []Rule{
 	{"guest.rflags.reserved", "27.3.1.4", "bits 63:22, 15, 5 and 3 of guest RFLAGS must be 0, and bit 1 must be 1", []Field{GuestRFLAGS}, badGuest, false,
 		func(c *checker) bool { return c.get(GuestRFLAGS)&(rflagsReserved|2) == 2 }},
 	{"guest.rflags.vm", "27.3.1.4", "RFLAGS.VM (bit 17) must be 0 in IA-32e mode and in real mode", []Field{GuestRFLAGS, GuestCR0, fEntry}, badGuest, false,
-		func(c *checker) bool { return !c.virtual8086() || !c.guest64() && c.get(GuestCR0)&cr0PE != 0 }},
+		func(c *checker) bool { return !c.virtual8086() || !c.guest64() && c.get(GuestCR0)&asm.CR0PE != 0 }},
 	{"guest.rflags.if", "27.3.1.4", "RFLAGS.IF (bit 9) must be 1 when an external interrupt is injected", []Field{GuestRFLAGS, EntryInterruptionInformation}, badGuest, false,
-		func(c *checker) bool { return !c.injects(EventExternalInterrupt) || c.get(GuestRFLAGS)&rflagsIF != 0 }},
+		func(c *checker) bool { return !c.injects(EventExternalInterrupt) || c.get(GuestRFLAGS)&asm.FlagIF != 0 }},
 	{"guest.rflags.iopl", "FRED specification", "if CR4.FRED is 1 in guest CR4 and the guest's CPL (DPL of SS) is 3, RFLAGS.IOPL must be 0", []Field{GuestRFLAGS, GuestCR4, GuestSSAccessRights}, badGuest, false,
 		func(c *checker) bool {
-			return c.get(GuestCR4)&cr4FRED == 0 || c.dpl(SS) != 3 || c.get(GuestRFLAGS)&rflagsIOPL == 0
+			return c.get(GuestCR4)&asm.CR4FRED == 0 || c.dpl(SS) != 3 || c.get(GuestRFLAGS)&asm.FlagIOPL == 0
 		}},
 	{"guest.ssp", "27.3.1.4", "if “load CET state” is 1, bits 1:0 of guest SSP must be 0, and the bits from the linear-address width up must be identical", []Field{GuestSSP, fEntry}, badGuest, false,
 		func(c *checker) bool {
@@ -248,7 +244,7 @@ var guestStateRules = []Rule{
 		}},
 	{"guest.interruptibility.if", "27.3.1.5", "the guest must not have blocking by STI if RFLAGS.IF is 0", []Field{GuestInterruptibilityState, GuestRFLAGS}, badGuest, false,
 		func(c *checker) bool {
-			return c.get(GuestInterruptibilityState)&blockedBySTI == 0 || c.get(GuestRFLAGS)&rflagsIF != 0
+			return c.get(GuestInterruptibilityState)&blockedBySTI == 0 || c.get(GuestRFLAGS)&asm.FlagIF != 0
 		}},
 	{"guest.interruptibility.interrupt", "27.3.1.5", "when an external interrupt is injected, the guest must not have blocking by STI or MOV SS", []Field{GuestInterruptibilityState, EntryInterruptionInformation}, badGuest, false,
 		func(c *checker) bool {
@@ -279,7 +275,7 @@ var guestStateRules = []Rule{
 		}},
 	{"guest.interruptibility.fred", "FRED specification", "if CR4.FRED is 1 in guest CR4 and the guest's CPL (DPL of SS) is 3, it must not have blocking by STI", []Field{GuestInterruptibilityState, GuestCR4, GuestSSAccessRights}, badGuest, false,
 		func(c *checker) bool {
-			return c.get(GuestInterruptibilityState)&blockedBySTI == 0 || c.get(GuestCR4)&cr4FRED == 0 || c.dpl(SS) != 3
+			return c.get(GuestInterruptibilityState)&blockedBySTI == 0 || c.get(GuestCR4)&asm.CR4FRED == 0 || c.dpl(SS) != 3
 		}},
 	{"guest.pending.reserved", "27.3.1.5", "bits 63:17, 15, 13 and 10:4 of the guest's pending debug exceptions must be 0, and bit 11 too where there is no bus-lock detection", []Field{GuestPendingDebugExceptions}, badGuest, false,
 		func(c *checker) bool {
@@ -294,7 +290,7 @@ var guestStateRules = []Rule{
 			if c.get(GuestInterruptibilityState)&(blockedBySTI|blockedByMOVSS) == 0 && c.get(GuestActivityState) != activityHLT {
 				return true
 			}
-			step := c.get(GuestRFLAGS)&rflagsTF != 0 && c.get(GuestDebugCtl)&2 == 0
+			step := c.get(GuestRFLAGS)&asm.FlagTF != 0 && c.get(GuestDebugCtl)&2 == 0
 			return c.get(GuestPendingDebugExceptions)&pendingBS != 0 == step
 		}},
 	{"guest.pending.rtm", "27.3.1.5", "if RTM (bit 16) of the guest's pending debug exceptions is 1, bits 15:13 and 11:0 must be 0 and bit 12 1, the processor must have RTM, and the guest no blocking by MOV SS", []Field{GuestPendingDebugExceptions, GuestInterruptibilityState}, badGuest, false,
@@ -341,7 +337,7 @@ func (c *checker) linked() (v uint64, ok bool) {
 
 // paePaging tells whether the guest uses PAE paging (SDM Vol. 3C 27.3.1.6).
 func (c *checker) paePaging() bool {
-	return !c.guest64() && c.get(GuestCR0)&cr0PG != 0 && c.get(GuestCR4)&cr4PAE != 0
+	return !c.guest64() && c.get(GuestCR0)&asm.CR0PG != 0 && c.get(GuestCR4)&asm.CR4PAE != 0
 }
 
 // pdpte checks a page-directory-pointer-table entry: if it is present, bits 2:1,
@@ -389,7 +385,7 @@ func everywhere(msr uint32) bool {
 // keepsLME tells whether IA32_EFER can be loaded with this value: with paging on,
 // LME cannot be changed (SDM Vol. 3C 27.4).
 func (c *checker) keepsLME(efer uint64) bool {
-	return c.get(GuestCR0)&cr0PG == 0 || efer&eferLME != 0 == c.guest64()
+	return c.get(GuestCR0)&asm.CR0PG == 0 || efer&asm.EFERLME != 0 == c.guest64()
 }
 
 // msrLoadRules are those of loading MSRs (SDM Vol. 3C 27.4).

@@ -1,17 +1,6 @@
 package vmcs
 
-// Bits of control registers that rules name; cr0PE is with the masks.
-const (
-	cr0NW    = 1 << 29
-	cr0CD    = 1 << 30
-	cr0PG    = 1 << 31
-	cr0WP    = 1 << 16
-	cr4PAE   = 1 << 5
-	cr4LA57  = 1 << 12
-	cr4PCIDE = 1 << 17
-	cr4CET   = 1 << 23
-	cr4FRED  = 1 << 32
-)
+import "github.com/govtx/vtx/asm"
 
 const canonicalText = " must be canonical"
 
@@ -19,12 +8,12 @@ const canonicalText = " must be canonical"
 var hostRegisterRules = []Rule{
 	{"host.cr0.fixed", "27.2.2, 24.8", "host CR0 must have the bits of IA32_VMX_CR0_FIXED0, and none beyond those of FIXED1; NW and CD are not checked", []Field{HostCR0}, badHost, false,
 		func(c *checker) bool {
-			return fixed(c.get(HostCR0), c.Caps.CR0Fixed0&^(cr0NW|cr0CD), c.Caps.CR0Fixed1|cr0NW|cr0CD)
+			return fixed(c.get(HostCR0), c.Caps.CR0Fixed0&^(asm.CR0NW|asm.CR0CD), c.Caps.CR0Fixed1|asm.CR0NW|asm.CR0CD)
 		}},
 	{"host.cr4.fixed", "27.2.2, 24.8", "host CR4 must have the bits of IA32_VMX_CR4_FIXED0, and none beyond those of FIXED1", []Field{HostCR4}, badHost, false,
 		func(c *checker) bool { return fixed(c.get(HostCR4), c.Caps.CR4Fixed0, c.Caps.CR4Fixed1) }},
 	{"host.cr4.cet", "27.2.2", "if CR4.CET (bit 23) is 1 in host CR4, CR0.WP (bit 16) must be 1 in host CR0", []Field{HostCR4, HostCR0}, badHost, false,
-		func(c *checker) bool { return c.get(HostCR4)&cr4CET == 0 || c.get(HostCR0)&cr0WP != 0 }},
+		func(c *checker) bool { return c.get(HostCR4)&asm.CR4CET == 0 || c.get(HostCR0)&asm.CR0WP != 0 }},
 	{"host.cr3", "27.2.2", "host CR3 must have no bits beyond the physical-address width, except 62:61 where there is LAM", []Field{HostCR3}, badHost, false,
 		func(c *checker) bool { return c.cr3(c.get(HostCR3), c.physicalMask) }},
 	{"host.sysenter.esp", "27.2.2", "host IA32_SYSENTER_ESP" + canonicalText, []Field{HostSysenterESP}, badHost, false,
@@ -48,9 +37,9 @@ var hostRegisterRules = []Rule{
 			}
 			want := uint64(0)
 			if c.host64() {
-				want = eferLMA | eferLME
+				want = asm.EFERLMA | asm.EFERLME
 			}
-			return c.get(HostEFER)&(eferLMA|eferLME) == want
+			return c.get(HostEFER)&(asm.EFERLMA|asm.EFERLME) == want
 		}},
 	{"host.cet.scet", "27.2.2", "if “load CET state” is 1, host IA32_S_CET must be canonical, with bits 9:6 0 and not both bits 10 and 11 1", []Field{HostSCET, fExit}, badHost, false,
 		func(c *checker) bool {
@@ -150,9 +139,9 @@ var addressSpaceRules = []Rule{
 	{"size.32.guest", "27.2.4", "if “host address-space size” is 0, “IA-32e mode guest” must be 0", []Field{fEntry, fExit}, badHost, false,
 		func(c *checker) bool { return c.host64() || c.entry()&EntryIA32eModeGuest == 0 }},
 	{"size.32.pcide", "27.2.4", "if “host address-space size” is 0, CR4.PCIDE (bit 17) must be 0 in host CR4", []Field{HostCR4, fExit}, badHost, false,
-		func(c *checker) bool { return c.host64() || c.get(HostCR4)&cr4PCIDE == 0 }},
+		func(c *checker) bool { return c.host64() || c.get(HostCR4)&asm.CR4PCIDE == 0 }},
 	{"size.32.fred", "FRED specification", "if “host address-space size” is 0, CR4.FRED (bit 32) must be 0 in host CR4", []Field{HostCR4, fExit}, badHost, false,
-		func(c *checker) bool { return c.host64() || c.get(HostCR4)&cr4FRED == 0 }},
+		func(c *checker) bool { return c.host64() || c.get(HostCR4)&asm.CR4FRED == 0 }},
 	{"size.32.rip", "27.2.4", "if “host address-space size” is 0, bits 63:32 of host RIP must be 0", []Field{HostRIP, fExit}, badHost, false,
 		func(c *checker) bool { return c.host64() || c.get(HostRIP)>>32 == 0 }},
 	{"size.32.cet", "27.2.4", "if “host address-space size” is 0 and “load CET state” is 1, bits 63:32 of host IA32_S_CET and SSP must be 0", []Field{HostSCET, HostSSP, fExit}, badHost, false,
@@ -160,14 +149,14 @@ var addressSpaceRules = []Rule{
 			return c.exit()&(ExitHostAddressSpaceSize|ExitLoadCETState) != ExitLoadCETState || (c.get(HostSCET)|c.get(HostSSP))>>32 == 0
 		}},
 	{"size.64.pae", "27.2.4", "if “host address-space size” is 1, CR4.PAE (bit 5) must be 1 in host CR4", []Field{HostCR4, fExit}, badHost, false,
-		func(c *checker) bool { return !c.host64() || c.get(HostCR4)&cr4PAE != 0 }},
+		func(c *checker) bool { return !c.host64() || c.get(HostCR4)&asm.CR4PAE != 0 }},
 	{"size.64.rip", "27.2.4", "if “host address-space size” is 1, host RIP must be canonical for the paging that CR4.LA57 (bit 12) in host CR4 gives", []Field{HostRIP, HostCR4, fExit}, badHost, false,
 		func(c *checker) bool {
 			if !c.host64() {
 				return true
 			}
 			width := uint8(48)
-			if c.get(HostCR4)&cr4LA57 != 0 {
+			if c.get(HostCR4)&asm.CR4LA57 != 0 {
 				width = c.Caps.CPU.linearWidth()
 			}
 			return signExtended(c.get(HostRIP), width)

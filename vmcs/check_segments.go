@@ -1,6 +1,10 @@
 package vmcs
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/govtx/vtx/asm"
+)
 
 // The segment registers that rules have in common: the six of code, data and
 // stack, those of data, and all of them in the manual's order.
@@ -139,7 +143,7 @@ func guestSegmentRules() []Rule {
 		func(c *checker) bool { return c.virtual8086() || c.unrestricted() || c.dpl(SS) == c.rpl(SS) })
 	add(SS, "dpl.0", "outside virtual-8086 mode, DPL of SS must be 0 if the type of CS is 3 or the guest is in real mode", []Field{GuestSSAccessRights, GuestCSAccessRights, GuestCR0, flags},
 		func(c *checker) bool {
-			return c.virtual8086() || c.dpl(SS) == 0 || c.rights(CS).Type() != 3 && c.get(GuestCR0)&cr0PE != 0
+			return c.virtual8086() || c.dpl(SS) == 0 || c.rights(CS).Type() != 3 && c.get(GuestCR0)&asm.CR0PE != 0
 		})
 	for _, s := range dataSegments {
 		add(s, "dpl", notVM(s)+"and “unrestricted guest” is 0, DPL must not be less than RPL of the selector unless it is conforming code (types 12 to 15)", []Field{s.AccessRights(), s.Selector(), flags, fPrimary, fSecondary},
@@ -163,7 +167,7 @@ func guestSegmentRules() []Rule {
 	}
 	add(SS, "fred", "if CR4.FRED is 1 in guest CR4, DPL of SS must be 0 or 3, and with 0 the guest must begin in 64-bit code (FRED specification)", []Field{GuestSSAccessRights, GuestCR4, GuestCSAccessRights, fGuestEntry},
 		func(c *checker) bool {
-			if c.get(GuestCR4)&cr4FRED == 0 {
+			if c.get(GuestCR4)&asm.CR4FRED == 0 {
 				return true
 			}
 			return c.dpl(SS) == 3 || c.dpl(SS) == 0 && c.code64()

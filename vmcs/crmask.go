@@ -1,6 +1,10 @@
 package vmcs
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/govtx/vtx/asm"
+)
 
 // A CRMask is the guest/host mask and the read shadow of CR0, or of CR4
 // (SDM Vol. 3C 25.6.6). A bit that is 1 in the mask belongs to the host: the guest
@@ -54,19 +58,15 @@ func (m CRMask) MOVExits(value uint64) bool { return (value^m.Shadow)&m.Mask != 
 // instruction faults if the result is not supported in VMX operation.
 func (m CRMask) MOV(real, value uint64) uint64 { return real&m.Mask | value&^m.Mask }
 
-const (
-	cr0PE       = 1 << 0
-	cr0TS       = 1 << 3
-	cr0LMSWBits = 0xf // PE, MP, EM, TS
-)
+const cr0LMSWBits = asm.CR0PE | asm.CR0MP | asm.CR0EM | asm.CR0TS
 
 // LMSWExits reports whether a guest's LMSW of a value causes a VM exit, by the
 // mask of CR0 (SDM Vol. 3C 26.1.3). LMSW writes CR0.PE, MP, EM and TS, but never
 // clears PE, so an attempt to clear PE does not count.
 func (m CRMask) LMSWExits(value uint16) bool {
 	differs := (uint64(value) ^ m.Shadow) & m.Mask & cr0LMSWBits
-	if value&cr0PE == 0 {
-		differs &^= cr0PE
+	if value&asm.CR0PE == 0 {
+		differs &^= asm.CR0PE
 	}
 	return differs != 0
 }
@@ -75,16 +75,16 @@ func (m CRMask) LMSWExits(value uint16) bool {
 // no VM exit (SDM Vol. 3C 26.3).
 func (m CRMask) LMSW(real uint64, value uint16) uint64 {
 	written := cr0LMSWBits &^ m.Mask
-	return real&^(written&^cr0PE) | uint64(value)&written
+	return real&^(written&^asm.CR0PE) | uint64(value)&written
 }
 
 // CLTSExits reports whether a guest's CLTS causes a VM exit, by the mask of CR0:
 // if the host owns CR0.TS, and its shadow is 1 (SDM Vol. 3C 26.1.3).
-func (m CRMask) CLTSExits() bool { return m.Mask&m.Shadow&cr0TS != 0 }
+func (m CRMask) CLTSExits() bool { return m.Mask&m.Shadow&asm.CR0TS != 0 }
 
 // CLTS returns what the real CR0 becomes by a guest's CLTS that causes no VM exit
 // (SDM Vol. 3C 26.3): TS stays if the host owns it.
-func (m CRMask) CLTS(real uint64) uint64 { return real &^ (cr0TS &^ m.Mask) }
+func (m CRMask) CLTS(real uint64) uint64 { return real &^ (asm.CR0TS &^ m.Mask) }
 
 // Set returns the mask with a shadow that makes host-owned bits read as in value:
 // what to write after a MOV to the register that has caused a VM exit and is

@@ -160,7 +160,7 @@ func (d *Dispatcher) Run(x *Exit) error {
 			// Advance, with its usual case here.
 			const below = 0xfffffff0 // 0 if RIP may have passed 4 GiB
 			rip := g.RIP + uint64(g.InstructionLength)
-			if uint32(rip)&below == 0 || uint32(g.RFLAGS)&(rflagsTF|rflagsRF) != 0 || g.Interruptibility != 0 {
+			if uint32(rip)&below == 0 || uint32(g.RFLAGS)&(asm.FlagTF|asm.FlagRF) != 0 || g.Interruptibility != 0 {
 				x.Advance()
 			} else if g.RIP = rip; x.state == 0 {
 				continue

@@ -192,14 +192,11 @@ func (x *Exit) Code64() bool {
 		x.Read(vmcs.GuestCSAccessRights)&uint64(vmcs.RightsL) != 0
 }
 
-// Blocking in the interruptibility state, and flags.
+// Blocking in the interruptibility state (SDM Vol. 3C 25.4.2, table 25-3).
 const (
 	blockedBySTI   = 1 << 0
 	blockedByMOVSS = 1 << 1
 	blockedByNMI   = 1 << 3
-	rflagsTF       = 1 << 8
-	rflagsIF       = 1 << 9
-	rflagsRF       = 1 << 16
 )
 
 // Advance completes the instruction that caused the VM exit: RIP goes behind it,
@@ -214,10 +211,10 @@ func (x *Exit) Advance() {
 	}
 	g.RIP = rip
 	x.setInterruptibility(g.Interruptibility &^ (blockedBySTI | blockedByMOVSS))
-	if g.RFLAGS&rflagsRF != 0 {
-		x.setFlags(g.RFLAGS &^ rflagsRF)
+	if g.RFLAGS&asm.FlagRF != 0 {
+		x.setFlags(g.RFLAGS &^ asm.FlagRF)
 	}
-	if g.RFLAGS&rflagsTF != 0 {
+	if g.RFLAGS&asm.FlagTF != 0 {
 		x.trap()
 	}
 }
@@ -265,7 +262,7 @@ func (x *Exit) Inject(i vmcs.InterruptionInfo, code, length uint32) {
 // interrupt window.
 func (x *Exit) Interrupt(v vmcs.Vector) bool {
 	g := x.Guest
-	if g.RFLAGS&rflagsIF == 0 || g.Interruptibility&(blockedBySTI|blockedByMOVSS) != 0 || x.Injecting() {
+	if g.RFLAGS&asm.FlagIF == 0 || g.Interruptibility&(blockedBySTI|blockedByMOVSS) != 0 || x.Injecting() {
 		return false
 	}
 	x.Inject(vmcs.EventInfo(vmcs.EventExternalInterrupt, v), 0, 0)

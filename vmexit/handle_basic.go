@@ -249,7 +249,7 @@ func (m *GuestMemory) INVPCID(x *Exit) Outcome {
 			return out
 		}
 		pcid, linear := binary.LittleEndian.Uint64(x.buffer[:]), binary.LittleEndian.Uint64(x.buffer[8:])
-		disabled := !x.guestCR4Has(cr4PCIDE)
+		disabled := !x.guestCR4Has(asm.CR4PCIDE)
 		switch {
 		case pcid>>12 != 0, kind < 2 && disabled && pcid != 0, kind == 0 && !a.canonical(linear):
 			return x.Raise(vmcs.VectorGP, 0)

@@ -293,7 +293,7 @@ func (p *CPUIDPolicy) look(x *Exit) Outcome {
 	switch n {
 	case 1:
 		r.ECX &^= cpuid1OSXSAVE
-		if r.ECX&cpuid1XSAVE != 0 && x.guestCR4Has(cr4OSXSAVE) {
+		if r.ECX&cpuid1XSAVE != 0 && x.guestCR4Has(asm.CR4OSXSAVE) {
 			r.ECX |= cpuid1OSXSAVE
 		}
 		if p.apicID != nil {
@@ -302,7 +302,7 @@ func (p *CPUIDPolicy) look(x *Exit) Outcome {
 	case 7:
 		if sub == 0 {
 			r.ECX &^= cpuid7OSPKE
-			if r.ECX&cpuid7PKU != 0 && x.guestCR4Has(cr4PKE) {
+			if r.ECX&cpuid7PKU != 0 && x.guestCR4Has(asm.CR4PKE) {
 				r.ECX |= cpuid7OSPKE
 			}
 		}

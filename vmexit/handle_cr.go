@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -55,38 +56,36 @@ var cr4Features = [...]struct {
 }{
 	{1<<0 | 1<<1, 1, 0, 3, 1}, // VME, PVI
 	{1 << 2, 1, 0, 3, 4},      // TSD
-	{cr4DE, 1, 0, 3, 2},
-	{cr4PSE, 1, 0, 3, 3},
-	{cr4PAE, 1, 0, 3, 6},
+	{asm.CR4DE, 1, 0, 3, 2},
+	{asm.CR4PSE, 1, 0, 3, 3},
+	{asm.CR4PAE, 1, 0, 3, 6},
 	{1 << 6, 1, 0, 3, 7}, // MCE
-	{cr4PGE, 1, 0, 3, 13},
+	{asm.CR4PGE, 1, 0, 3, 13},
 	{1 << 9, 1, 0, 3, 24},  // OSFXSR
 	{1 << 10, 1, 0, 3, 25}, // OSXMMEXCPT
 	{1 << 11, 7, 0, 2, 2},  // UMIP
-	{cr4LA57, 7, 0, 2, 16},
-	{cr4VMXE, 1, 0, 2, 5},
+	{asm.CR4LA57, 7, 0, 2, 16},
+	{asm.CR4VMXE, 1, 0, 2, 5},
 	{1 << 14, 1, 0, 2, 6}, // SMXE
 	{1 << 16, 7, 0, 1, 0}, // FSGSBASE
-	{cr4PCIDE, 1, 0, 2, 17},
-	{cr4OSXSAVE, 1, 0, 2, 26},
+	{asm.CR4PCIDE, 1, 0, 2, 17},
+	{asm.CR4OSXSAVE, 1, 0, 2, 26},
 	{1 << 19, 7, 0, 2, 23}, // KL
-	{cr4SMEP, 7, 0, 1, 7},
-	{cr4SMAP, 7, 0, 1, 20},
-	{cr4PKE, 7, 0, 2, 3},
-	{cr4CET, 7, 0, 2, 7},  // shadow stacks
-	{cr4CET, 7, 0, 3, 20}, // indirect-branch tracking
-	{cr4PKS, 7, 0, 2, 31},
+	{asm.CR4SMEP, 7, 0, 1, 7},
+	{asm.CR4SMAP, 7, 0, 1, 20},
+	{asm.CR4PKE, 7, 0, 2, 3},
+	{asm.CR4CET, 7, 0, 2, 7},  // shadow stacks
+	{asm.CR4CET, 7, 0, 3, 20}, // indirect-branch tracking
+	{asm.CR4PKS, 7, 0, 2, 31},
 	{1 << 25, 7, 0, 3, 5},  // UINTR
 	{1 << 28, 7, 1, 0, 26}, // LAM_SUP
 }
-
-const cr4PCE = 1 << 8
 
 // NewControlRegisters returns control registers for a guest whose CPUID says what features
 // it has, such as a *[CPUIDPolicy], on a processor with these capabilities.
 func NewControlRegisters(caps *vmcs.Capabilities, cpuid vmcs.CPUIDReader) *ControlRegisters {
 	cpu := vmcs.ReadCPU(cpuid)
-	c := &ControlRegisters{caps: caps, cr4: cr4PCE, efer: cpu.EFERValid, physicalBits: cpu.PhysicalAddressBits}
+	c := &ControlRegisters{caps: caps, cr4: asm.CR4PCE, efer: cpu.EFERValid, physicalBits: cpu.PhysicalAddressBits}
 	highest, _, _, _ := cpuid.ReadCPUID(0, 0)
 	for _, f := range cr4Features {
 		if f.leaf > highest {
@@ -110,11 +109,11 @@ func (c *ControlRegisters) Handle(x *Exit) Outcome {
 	q := CRAccessQualification(x.Qualification())
 	switch q.Type() {
 	case CLTS:
-		return c.SetCR0(x, x.guestCR0()&^cr0TS)
+		return c.SetCR0(x, x.guestCR0()&^asm.CR0TS)
 	case LMSW:
-		const written = cr0PE | cr0MP | cr0EM | cr0TS
+		const written = asm.CR0PE | asm.CR0MP | asm.CR0EM | asm.CR0TS
 		old := x.guestCR0()
-		return c.SetCR0(x, old&^(written&^cr0PE)|uint64(q.LMSWSource())&written) // it never clears PE
+		return c.SetCR0(x, old&^(written&^asm.CR0PE)|uint64(q.LMSWSource())&written) // it never clears PE
 	case MOVFromCR:
 		return c.get(x, q)
 	}
@@ -166,45 +165,45 @@ func (c *ControlRegisters) get(x *Exit, q CRAccessQualification) Outcome {
 // SetCR0 does what MOV to CR0 with this value does.
 func (c *ControlRegisters) SetCR0(x *Exit, v uint64) Outcome {
 	const (
-		bits    = cr0PE | cr0MP | cr0EM | cr0TS | cr0ET | cr0NE | cr0WP | cr0AM | cr0NW | cr0CD | cr0PG
-		hostBit = cr0NW | cr0CD // VM entries and exits do not load them: caching is the host's
+		bits    = asm.CR0PE | asm.CR0MP | asm.CR0EM | asm.CR0TS | asm.CR0ET | asm.CR0NE | asm.CR0WP | asm.CR0AM | asm.CR0NW | asm.CR0CD | asm.CR0PG
+		hostBit = asm.CR0NW | asm.CR0CD // VM entries and exits do not load them: caching is the host's
 	)
 	old, cr4 := x.guestCR0(), x.guestCR4()
 	reserved := v >> 32
-	v = v&bits | cr0ET
+	v = v&bits | asm.CR0ET
 	switch {
-	case reserved != 0, v&(cr0PG|cr0PE) == cr0PG, v&(cr0NW|cr0CD) == cr0NW, v&cr0WP == 0 && cr4&cr4CET != 0:
+	case reserved != 0, v&(asm.CR0PG|asm.CR0PE) == asm.CR0PG, v&(asm.CR0NW|asm.CR0CD) == asm.CR0NW, v&asm.CR0WP == 0 && cr4&asm.CR4CET != 0:
 		return x.Raise(vmcs.VectorGP, 0)
 	}
 	efer := c.readEFER(x)
-	long := efer&eferLMA != 0
+	long := efer&asm.EFERLMA != 0
 	switch {
-	case v&cr0PG != 0 && old&cr0PG == 0 && efer&eferLME != 0:
+	case v&asm.CR0PG != 0 && old&asm.CR0PG == 0 && efer&asm.EFERLME != 0:
 		tss := vmcs.AccessRights(x.Read(vmcs.GuestTRAccessRights)).Type()
-		if cr4&cr4PAE == 0 || x.Read(vmcs.GuestCSAccessRights)&uint64(vmcs.RightsL) != 0 || tss != vmcs.TypeTSSBusy {
+		if cr4&asm.CR4PAE == 0 || x.Read(vmcs.GuestCSAccessRights)&uint64(vmcs.RightsL) != 0 || tss != vmcs.TypeTSSBusy {
 			return x.Raise(vmcs.VectorGP, 0)
 		}
 		long = true
-	case v&cr0PG == 0 && old&cr0PG != 0:
-		if x.Code64() || cr4&cr4PCIDE != 0 {
+	case v&asm.CR0PG == 0 && old&asm.CR0PG != 0:
+		if x.Code64() || cr4&asm.CR4PCIDE != 0 {
 			return x.Raise(vmcs.VectorGP, 0)
 		}
 		long = false
 	}
 	unrestricted := x.secondary()&vmcs.SecondaryUnrestrictedGuest != 0
-	if !unrestricted && v&(cr0PE|cr0PG) != cr0PE|cr0PG {
+	if !unrestricted && v&(asm.CR0PE|asm.CR0PG) != asm.CR0PE|asm.CR0PG {
 		return x.Fail(fmt.Errorf("vmexit: the guest sets CR0 to 0x%x, without PE or PG: that takes the control \"unrestricted guest\"", v))
 	}
-	if v&cr0PG != 0 && cr4&cr4PAE != 0 && !long && (v^old)&(cr0PG|cr0CD|cr0NW) != 0 {
+	if v&asm.CR0PG != 0 && cr4&asm.CR4PAE != 0 && !long && (v^old)&(asm.CR0PG|asm.CR0CD|asm.CR0NW) != 0 {
 		if o, ok := c.loadPDPTEs(x, c.cr3(x)); !ok {
 			return o
 		}
 	}
-	if long != (efer&eferLMA != 0) {
+	if long != (efer&asm.EFERLMA != 0) {
 		c.setLongMode(x, efer, long)
 	}
 	c.write(x, vmcs.GuestCR0, v, c.caps.FixedCR0(v&^hostBit, unrestricted), hostBit)
-	if (v^old)&cr0PG != 0 {
+	if (v^old)&asm.CR0PG != 0 {
 		x.RequestFlush(FlushLinear)
 	}
 	return Resume
@@ -214,14 +213,14 @@ func (c *ControlRegisters) SetCR0(x *Exit, v uint64) Outcome {
 func (c *ControlRegisters) SetCR3(x *Exit, v uint64) Outcome {
 	const keep = 1 << 63 // with PCIDE: nothing is to be invalidated
 	cr4, flush := x.guestCR4(), true
-	if cr4&cr4PCIDE != 0 {
+	if cr4&asm.CR4PCIDE != 0 {
 		flush = v&keep == 0
 		v &^= keep
 	}
 	if v&^c.cr3Flags>>c.physicalBits != 0 {
 		return x.Raise(vmcs.VectorGP, 0)
 	}
-	if cr4&cr4PAE != 0 && x.guestCR0()&cr0PG != 0 && !x.longMode() {
+	if cr4&asm.CR4PAE != 0 && x.guestCR0()&asm.CR0PG != 0 && !x.longMode() {
 		if o, ok := c.loadPDPTEs(x, v); !ok {
 			return o
 		}
@@ -240,20 +239,20 @@ func (c *ControlRegisters) SetCR3(x *Exit, v uint64) Outcome {
 // SetCR4 does what MOV to CR4 with this value does.
 func (c *ControlRegisters) SetCR4(x *Exit, v uint64) Outcome {
 	const (
-		loads   = cr4PAE | cr4PGE | cr4PSE | cr4SMEP // what loads PDPTEs: SDM Vol. 3A 4.4.1
-		flushes = loads | cr4PCIDE | cr4SMAP | cr4PKE | cr4PKS | cr4LA57 | cr4CET
+		loads   = asm.CR4PAE | asm.CR4PGE | asm.CR4PSE | asm.CR4SMEP // what loads PDPTEs: SDM Vol. 3A 4.4.1
+		flushes = loads | asm.CR4PCIDE | asm.CR4SMAP | asm.CR4PKE | asm.CR4PKS | asm.CR4LA57 | asm.CR4CET
 	)
 	old, cr0, long := x.guestCR4(), x.guestCR0(), x.longMode()
 	switch {
 	case v&^c.cr4 != 0,
-		long && v&cr4PAE == 0,
-		long && (v^old)&cr4LA57 != 0,
-		v&cr4CET != 0 && cr0&cr0WP == 0,
-		v&cr4PCIDE != 0 && !long,
-		v&cr4PCIDE != 0 && old&cr4PCIDE == 0 && c.cr3(x)&0xfff != 0:
+		long && v&asm.CR4PAE == 0,
+		long && (v^old)&asm.CR4LA57 != 0,
+		v&asm.CR4CET != 0 && cr0&asm.CR0WP == 0,
+		v&asm.CR4PCIDE != 0 && !long,
+		v&asm.CR4PCIDE != 0 && old&asm.CR4PCIDE == 0 && c.cr3(x)&0xfff != 0:
 		return x.Raise(vmcs.VectorGP, 0)
 	}
-	if v&cr4PAE != 0 && cr0&cr0PG != 0 && !long && (v^old)&loads != 0 {
+	if v&asm.CR4PAE != 0 && cr0&asm.CR0PG != 0 && !long && (v^old)&loads != 0 {
 		if o, ok := c.loadPDPTEs(x, c.cr3(x)); !ok {
 			return o
 		}
@@ -286,12 +285,12 @@ func (c *ControlRegisters) EFER() MSRRule {
 		Read: func(x *Exit, _ uint32) (uint64, bool) { return x.Read(vmcs.GuestEFER), true },
 		Write: func(x *Exit, _ uint32, v uint64) bool {
 			old := x.Read(vmcs.GuestEFER)
-			if v&^c.efer != 0 || (v^old)&eferLME != 0 && x.guestCR0()&cr0PG != 0 {
+			if v&^c.efer != 0 || (v^old)&asm.EFERLME != 0 && x.guestCR0()&asm.CR0PG != 0 {
 				return false
 			}
-			v = v&^eferLMA | old&eferLMA
+			v = v&^asm.EFERLMA | old&asm.EFERLMA
 			x.Write(vmcs.GuestEFER, v)
-			if (v^old)&eferNXE != 0 {
+			if (v^old)&asm.EFERNXE != 0 {
 				x.RequestFlush(FlushLinear)
 			}
 			return true
@@ -319,10 +318,10 @@ func (c *ControlRegisters) setLongMode(x *Exit, efer uint64, on bool) {
 	entry := x.Read(vmcs.VMEntryControls)
 	if on {
 		entry |= uint64(vmcs.EntryIA32eModeGuest)
-		efer |= eferLMA
+		efer |= asm.EFERLMA
 	} else {
 		entry &^= uint64(vmcs.EntryIA32eModeGuest)
-		efer &^= eferLMA
+		efer &^= asm.EFERLMA
 	}
 	x.Write(vmcs.VMEntryControls, entry)
 	x.Write(vmcs.GuestEFER, efer)

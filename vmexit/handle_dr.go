@@ -54,7 +54,7 @@ func (d *DebugRegisters) Handle(x *Exit) Outcome {
 	q := DRAccessQualification(x.Qualification())
 	n := q.DR()
 	if n == 4 || n == 5 {
-		if x.guestCR4Has(cr4DE) {
+		if x.guestCR4Has(asm.CR4DE) {
 			return x.Raise(vmcs.VectorUD, 0)
 		}
 		n += 2

@@ -172,7 +172,7 @@ func (p *Ports) str(x *Exit, q IOQualification) Outcome {
 	if p.MaxIterations <= 0 {
 		limit = 1024
 	}
-	if g.RFLAGS&rflagsTF != 0 {
+	if g.RFLAGS&asm.FlagTF != 0 {
 		limit = 1 // each iteration is a step
 	}
 	for done := uint64(0); done < min(count, limit); done++ {
@@ -200,10 +200,10 @@ func (p *Ports) str(x *Exit, q IOQualification) Outcome {
 	}
 	// The instruction goes on. As after an interrupt in the middle of it, RF keeps its
 	// breakpoint from striking again (SDM Vol. 3B 18.3.1.1).
-	if g.RFLAGS&rflagsTF != 0 {
+	if g.RFLAGS&asm.FlagTF != 0 {
 		x.trap()
 	}
-	x.setFlags(g.RFLAGS | rflagsRF)
+	x.setFlags(g.RFLAGS | asm.FlagRF)
 	x.setInterruptibility(g.Interruptibility &^ (blockedBySTI | blockedByMOVSS))
 	return Hold
 }
@@ -257,7 +257,7 @@ func (m *GuestMemory) place(x *Exit, a Addressing, linear uint64, size int, writ
 		ok := true
 		if m.Translate != nil {
 			at.gpa[i], code, ok, err = m.Translate(x, linear, write)
-		} else if at.gpa[i] = linear; x.Read(vmcs.GuestCR0)&cr0PG != 0 {
+		} else if at.gpa[i] = linear; x.Read(vmcs.GuestCR0)&asm.CR0PG != 0 {
 			err = errNoTranslate
 		}
 		if err != nil {

@@ -106,7 +106,7 @@ func (r MSRRule) intercepted() MSRRule {
 // canonical tells whether an address is, for the processor's paging mode: 48 bits, or
 // 57 with CR4.LA57 (SDM Vol. 1 3.3.7.1).
 func (x *Exit) canonical(v uint64) bool {
-	return Addressing{LA57: x.guestCR4Has(cr4LA57)}.canonical(v)
+	return Addressing{LA57: x.guestCR4Has(asm.CR4LA57)}.canonical(v)
 }
 
 // validPAT tells whether a value can be written to IA32_PAT: eight memory types

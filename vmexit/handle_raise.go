@@ -7,39 +7,8 @@ import (
 	"github.com/govtx/vtx/vmcs"
 )
 
-// Bits of control registers, IA32_EFER and debug registers (SDM Vol. 3A 2.2.1, 2.5;
-// Vol. 3B 18.2).
+// Bits of DR7 and IA32_DEBUGCTL (SDM Vol. 3B 18.2, 18.4.1).
 const (
-	cr0PE = 1 << 0
-	cr0MP = 1 << 1
-	cr0EM = 1 << 2
-	cr0TS = 1 << 3
-	cr0ET = 1 << 4
-	cr0NE = 1 << 5
-	cr0WP = 1 << 16
-	cr0AM = 1 << 18
-	cr0NW = 1 << 29
-	cr0CD = 1 << 30
-	cr0PG = 1 << 31
-
-	cr4DE      = 1 << 3
-	cr4PSE     = 1 << 4
-	cr4PAE     = 1 << 5
-	cr4PGE     = 1 << 7
-	cr4LA57    = 1 << 12
-	cr4VMXE    = 1 << 13
-	cr4PCIDE   = 1 << 17
-	cr4OSXSAVE = 1 << 18
-	cr4SMEP    = 1 << 20
-	cr4SMAP    = 1 << 21
-	cr4PKE     = 1 << 22
-	cr4CET     = 1 << 23
-	cr4PKS     = 1 << 24
-
-	eferLME = 1 << 8
-	eferLMA = 1 << 10
-	eferNXE = 1 << 11
-
 	dr7GD       = 1 << 13
 	debugCtlLBR = 1 << 0
 )
@@ -97,14 +66,14 @@ func (x *Exit) inject(e vmcs.Event, c Combination) Outcome {
 
 func (x *Exit) flagFault(e vmcs.Event) {
 	if v := e.Info.Vector(); e.Info.Type() == vmcs.EventHardwareException && v != vmcs.VectorDB && v != vmcs.VectorDF && v != vmcs.VectorMC {
-		x.setFlags(x.Guest.RFLAGS | rflagsRF)
+		x.setFlags(x.Guest.RFLAGS | asm.FlagRF)
 	}
 }
 
 // injectEvent injects an event, without error code if the guest is in real-address
 // mode (SDM Vol. 3C 27.2.1.3).
 func (x *Exit) injectEvent(e vmcs.Event) {
-	if e.Info.HasErrorCode() && x.Read(vmcs.GuestCR0)&cr0PE == 0 {
+	if e.Info.HasErrorCode() && x.Read(vmcs.GuestCR0)&asm.CR0PE == 0 {
 		e = e.WithoutErrorCode()
 	}
 	x.Inject(e.Info, e.ErrorCode, e.Length)

@@ -160,15 +160,10 @@ func setHostState(m *vmcs.Image) error {
 // setGuestState sets up a 64-bit processor with paging on, flat segments,
 // interrupts off, about to run the guest's first instruction.
 func (v *vm) setGuestState(m *vmcs.Image) error {
-	const (
-		pe, et, ne, pg = 1 << 0, 1 << 4, 1 << 5, 1 << 31
-		pae            = 1 << 5
-		lme, lma       = 1 << 8, 1 << 10
-	)
-	m.Set(vmcs.GuestCR0, v.caps.FixedCR0(pe|et|ne|pg, false))
+	m.Set(vmcs.GuestCR0, v.caps.FixedCR0(asm.CR0PE|asm.CR0ET|asm.CR0NE|asm.CR0PG, false))
 	m.Set(vmcs.GuestCR3, guestTables)
-	m.Set(vmcs.GuestCR4, v.caps.FixedCR4(pae))
-	m.Set(vmcs.GuestEFER, lme|lma)
+	m.Set(vmcs.GuestCR4, v.caps.FixedCR4(asm.CR4PAE))
+	m.Set(vmcs.GuestEFER, asm.EFERLME|asm.EFERLMA)
 	m.Set(vmcs.GuestRSP, guestStack)
 	m.Set(vmcs.GuestRFLAGS, 2)
 	m.Set(vmcs.GuestDR7, 0x400)

@@ -200,49 +200,34 @@ func (m *Machine) hostState(image *vmcs.Image) {
 	}
 }
 
-const (
-	cr0PE = 1 << 0
-	cr0ET = 1 << 4
-	cr0NE = 1 << 5
-	cr0WP = 1 << 16
-	cr0PG = 1 << 31
-
-	cr4PAE = 1 << 5
-
-	eferLME = 1 << 8
-	eferLMA = 1 << 10
-
-	flagsAlways = 1 << 1
-	flagsIOPL3  = 3 << 12
-	flagsVM     = 1 << 17
-)
+const flagsAlways = 1 << 1
 
 func (m *Machine) guestState(image *vmcs.Image, k Kind, mem *memory) {
-	cr0, cr4, efer := uint64(cr0ET|cr0NE|cr0WP), uint64(0), uint64(0)
+	cr0, cr4, efer := uint64(asm.CR0ET|asm.CR0NE|asm.CR0WP), uint64(0), uint64(0)
 	fixed0 := m.Caps.CR0Fixed0
 	if k.Unrestricted {
-		fixed0 &^= cr0PE | cr0PG // SDM Vol. 3C 27.3.1.1
+		fixed0 &^= asm.CR0PE | asm.CR0PG // SDM Vol. 3C 27.3.1.1
 	}
 	if k.Mode != ModeReal {
-		cr0 |= cr0PE
+		cr0 |= asm.CR0PE
 	}
 	cr3 := mem.physical(TableRoot)
 	switch k.Mode.paging() {
 	case pagingLong:
-		cr4, efer = cr4PAE, eferLME|eferLMA
-		cr0 |= cr0PG
+		cr4, efer = asm.CR4PAE, asm.EFERLME|asm.EFERLMA
+		cr0 |= asm.CR0PG
 	case pagingPAE:
-		cr4, cr3 = cr4PAE, mem.physical(TablePDPT)
-		cr0 |= cr0PG
+		cr4, cr3 = asm.CR4PAE, mem.physical(TablePDPT)
+		cr0 |= asm.CR0PG
 		if image.Has(vmcs.GuestPDPTE0) {
 			image.Set(vmcs.GuestPDPTE0, mem.physical(TablePD)|1)
 		}
 	case paging32:
-		cr0 |= cr0PG
+		cr0 |= asm.CR0PG
 	}
 	flags := uint64(flagsAlways)
 	if k.Mode == ModeVirtual8086 {
-		flags |= flagsVM | flagsIOPL3
+		flags |= asm.FlagVM | asm.FlagIOPL
 	}
 	for _, f := range []struct {
 		field vmcs.Field

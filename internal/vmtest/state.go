@@ -242,7 +242,7 @@ func (o *objects) base(m *Machine, k Kind) *vmcs.Image {
 	if image.Has(vmcs.GuestEFER) {
 		guest, _ := image.Get(vmcs.GuestEFER)
 		host, _ := image.Get(vmcs.HostEFER)
-		image.Set(vmcs.GuestEFER, guest|host&^(eferLME|eferLMA))
+		image.Set(vmcs.GuestEFER, guest|host&^(asm.EFERLME|asm.EFERLMA))
 	}
 	wish(m, image, vmcs.PinActivateVMXPreemptionTimer)
 	o.bases[k] = image
@@ -424,7 +424,7 @@ func (m *Machine) Unsafe(image *vmcs.Image, entered bool) string {
 	const physical = 0x000ffffffffff000
 	hostCR3, _ := host.Get(vmcs.HostCR3)
 	hostRIP, _ := host.Get(vmcs.HostRIP)
-	efer := uint64(eferNXE)
+	efer := uint64(asm.EFERNXE)
 	switch {
 	case exit&vmcs.ExitLoadIA32EFER != 0:
 		efer = get(vmcs.HostEFER)
@@ -436,7 +436,7 @@ func (m *Machine) Unsafe(image *vmcs.Image, entered bool) string {
 		return "HOST_RIP leads elsewhere"
 	case (get(vmcs.HostCR3)^hostCR3)&physical != 0:
 		return "HOST_CR3 has other page tables"
-	case efer&eferNXE == 0:
+	case efer&asm.EFERNXE == 0:
 		return "the host's page tables need IA32_EFER.NXE"
 	}
 	if n := get(vmcs.ExitMSRLoadCount); n != 0 && !o.in(get(vmcs.ExitMSRLoadAddress), 16*n, pageGood, pageStore) {
@@ -481,7 +481,7 @@ func (m *Machine) Unsafe(image *vmcs.Image, entered bool) string {
 	case activity != 0 && !inject && !atOnce:
 		return "nothing ends the inactive state"
 	}
-	if entry&vmcs.EntryIA32eModeGuest != 0 && get(vmcs.GuestCR0)&cr0PE == 0 {
+	if entry&vmcs.EntryIA32eModeGuest != 0 && get(vmcs.GuestCR0)&asm.CR0PE == 0 {
 		return "the emulator stops in IA-32e mode without protected mode, which it does not refuse"
 	}
 	if inject && info>>8&7 == 7 && !Has(m, vmcs.PrimaryMonitorTrapFlag) {
@@ -504,10 +504,7 @@ func (m *Machine) Unsafe(image *vmcs.Image, entered bool) string {
 	return ""
 }
 
-const (
-	eferNXE     = 1 << 11
-	waitForSIPI = 3
-)
+const waitForSIPI = 3 // activity state
 
 // ept and root tell whether addr is the root of tables that States made.
 func (o *objects) ept(addr uint64) bool {

@@ -164,7 +164,7 @@ func TestSafe(t *testing.T) {
 	}
 	good := states[0].Image
 	for field, value := range map[vmcs.Field]uint64{
-		vmcs.HostRIP: 0, vmcs.HostCR3: 0, vmcs.HostEFER: eferLMA | eferLME, vmcs.ExitMSRLoadCount: 1,
+		vmcs.HostRIP: 0, vmcs.HostCR3: 0, vmcs.HostEFER: asm.EFERLMA | asm.EFERLME, vmcs.ExitMSRLoadCount: 1,
 		vmcs.ExitMSRStoreCount: 1, vmcs.GuestActivityState: waitForSIPI, vmcs.GuestCR3: m.objects.addr(pageGood),
 	} {
 		image := good

@@ -1,5 +1,7 @@
 package emulate
 
+import "github.com/govtx/vtx/asm"
+
 import "math/bits"
 
 // An operation is what an arithmetic or logical instruction does. The first eight have
@@ -33,7 +35,7 @@ func (o operation) keeps() bool { return o == opCmp || o == opTest || o == opBt 
 // after it (SDM Vol. 1 appendix A). Flags that the manual leaves undefined are 0
 // after logical operations, and unchanged after those on bits.
 func arithmetic(o operation, size uint8, a, b, flags uint64) (result, after uint64) {
-	switch carry := flags & flagCF; o {
+	switch carry := flags & asm.FlagCF; o {
 	case opAdd:
 		return add(size, a, b, 0, flags)
 	case opAdc:
@@ -44,10 +46,10 @@ func arithmetic(o operation, size uint8, a, b, flags uint64) (result, after uint
 		return sub(size, a, b, carry, flags)
 	case opInc:
 		result, after = add(size, a, 1, 0, flags)
-		return result, after&^flagCF | carry
+		return result, after&^asm.FlagCF | carry
 	case opDec:
 		result, after = sub(size, a, 1, 0, flags)
-		return result, after&^flagCF | carry
+		return result, after&^asm.FlagCF | carry
 	case opNeg:
 		return sub(size, 0, a, 0, flags)
 	case opNot:
@@ -83,27 +85,27 @@ func sub(size uint8, a, b, borrow, flags uint64) (result, after uint64) {
 func arithmeticFlags(size uint8, result, carries, overflow, flags uint64) uint64 {
 	top := 8*uint(size) - 1
 	flags = flags&^flagsStatus | resultFlags(size, result)
-	flags |= carries >> top & 1 * flagCF
-	flags |= carries >> 3 & 1 * flagAF
-	return flags | overflow>>top&1*flagOF
+	flags |= carries >> top & 1 * asm.FlagCF
+	flags |= carries >> 3 & 1 * asm.FlagAF
+	return flags | overflow>>top&1*asm.FlagOF
 }
 
 // resultFlags are SF, ZF and PF.
 func resultFlags(size uint8, result uint64) (flags uint64) {
 	if result == 0 {
-		flags |= flagZF
+		flags |= asm.FlagZF
 	}
 	if bits.OnesCount8(uint8(result))&1 == 0 {
-		flags |= flagPF
+		flags |= asm.FlagPF
 	}
-	return flags | result>>(8*uint(size)-1)&1*flagSF
+	return flags | result>>(8*uint(size)-1)&1*asm.FlagSF
 }
 
 // bit does the operations on bit b of a, modulo the operand's size. They change CF
 // alone.
 func bit(o operation, size uint8, a, b, flags uint64) (result, after uint64) {
 	b &= uint64(size)*8 - 1
-	result, after = a, flags&^flagCF|a>>b&1*flagCF
+	result, after = a, flags&^asm.FlagCF|a>>b&1*asm.FlagCF
 	switch o {
 	case opBts:
 		result |= 1 << b
@@ -119,24 +121,24 @@ func bit(o operation, size uint8, a, b, flags uint64) (result, after uint64) {
 // (SDM Vol. 1 appendix B).
 func condition(code uint8, flags uint64) bool {
 	var v bool
-	less := flags&flagSF != 0 != (flags&flagOF != 0)
+	less := flags&asm.FlagSF != 0 != (flags&asm.FlagOF != 0)
 	switch code >> 1 & 7 {
 	case 0:
-		v = flags&flagOF != 0
+		v = flags&asm.FlagOF != 0
 	case 1:
-		v = flags&flagCF != 0
+		v = flags&asm.FlagCF != 0
 	case 2:
-		v = flags&flagZF != 0
+		v = flags&asm.FlagZF != 0
 	case 3:
-		v = flags&(flagCF|flagZF) != 0
+		v = flags&(asm.FlagCF|asm.FlagZF) != 0
 	case 4:
-		v = flags&flagSF != 0
+		v = flags&asm.FlagSF != 0
 	case 5:
-		v = flags&flagPF != 0
+		v = flags&asm.FlagPF != 0
 	case 6:
 		v = less
 	case 7:
-		v = less || flags&flagZF != 0
+		v = less || flags&asm.FlagZF != 0
 	}
 	return v != (code&1 != 0)
 }

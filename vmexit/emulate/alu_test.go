@@ -19,12 +19,12 @@ func TestFlags(t *testing.T) {
 				f |= flag
 			}
 		}
-		set(unsigned < 0 || unsigned > 0xff, flagCF)
-		set(bits.OnesCount8(uint8(result))%2 == 0, flagPF)
-		set(half < 0 || half > 0xf, flagAF)
-		set(uint8(result) == 0, flagZF)
-		set(int8(result) < 0, flagSF)
-		set(signed < -128 || signed > 127, flagOF)
+		set(unsigned < 0 || unsigned > 0xff, asm.FlagCF)
+		set(bits.OnesCount8(uint8(result))%2 == 0, asm.FlagPF)
+		set(half < 0 || half > 0xf, asm.FlagAF)
+		set(uint8(result) == 0, asm.FlagZF)
+		set(int8(result) < 0, asm.FlagSF)
+		set(signed < -128 || signed > 127, asm.FlagOF)
 		return f
 	}
 	for _, c := range []struct {
@@ -63,7 +63,7 @@ func TestFlags(t *testing.T) {
 					result := a + c.sign*(b+in)
 					want := 2 | flags(result, result, int(int8(a))+c.sign*(int(int8(b))+in), a&15+c.sign*(b&15+in))
 					if c.keepCF {
-						want = want&^flagCF | uint64(cf)
+						want = want&^asm.FlagCF | uint64(cf)
 					}
 					if want != m.RFLAGS {
 						t.Fatalf("%s 0x%x, 0x%x, CF %d: RFLAGS is 0x%x, should be 0x%x", c.name, a, b, cf, m.RFLAGS, want)

@@ -81,17 +81,8 @@ func paged(k vmtest.Kind) (entry int) {
 	return 0
 }
 
-// flag bits of the control registers and RFLAGS.
-const (
-	cr0WP, cr0AM                   = 1 << 16, 1 << 18
-	cr4PSE                         = 1 << 4
-	cr4SMEP, cr4SMAP, cr4PKE       = 1 << 20, 1 << 21, 1 << 22
-	eferNXE                        = 1 << 11
-	flagCF, flagPF, flagAF, flagZF = 1 << 0, 1 << 2, 1 << 4, 1 << 6
-	flagSF, flagTF, flagDF, flagOF = 1 << 7, 1 << 8, 1 << 10, 1 << 11
-	flagRF, flagAC                 = 1 << 16, 1 << 18
-	flagsStatus                    = flagCF | flagPF | flagAF | flagZF | flagSF | flagOF
-)
+// flagsStatus are the status flags.
+const flagsStatus = asm.FlagCF | asm.FlagPF | asm.FlagAF | asm.FlagZF | asm.FlagSF | asm.FlagOF
 
 // prepare draws the guest's state: control registers, privilege level, segments, rights of
 // pages. It returns what RIP is to be.
@@ -108,29 +99,29 @@ func (r *rig) prepare(t *rapid.T) (rip uint64) {
 	flip := func(f vmcs.Field, bits uint64) { image.Set(f, get(f)^bits) }
 	if k.Mode != vmtest.ModeReal {
 		if chance(t, 3, "CR0.WP is 0") {
-			flip(vmcs.GuestCR0, cr0WP)
+			flip(vmcs.GuestCR0, asm.CR0WP)
 		}
 		// In virtual-8086 mode Bochs 2.7 looks at CR0.AM before the privilege level is 3.
 		if k.Mode != vmtest.ModeVirtual8086 && chance(t, 3, "CR0.AM") {
-			flip(vmcs.GuestCR0, cr0AM)
+			flip(vmcs.GuestCR0, asm.CR0AM)
 		}
 	}
 	flags := rapid.Uint64().Draw(t, "flags") & flagsStatus
 	if chance(t, 4, "DF") {
-		flags |= flagDF
+		flags |= asm.FlagDF
 	}
 	if chance(t, 3, "AC") {
-		flags |= flagAC
+		flags |= asm.FlagAC
 	}
 	image.Set(vmcs.GuestRFLAGS, get(vmcs.GuestRFLAGS)|flags)
 	if entry := paged(k); entry != 0 {
-		for _, bit := range []uint64{cr4SMEP, cr4SMAP} {
+		for _, bit := range []uint64{asm.CR4SMEP, asm.CR4SMAP} {
 			if r.Caps.CR4Fixed1&bit != 0 && chance(t, 3, "SMEP or SMAP") {
 				flip(vmcs.GuestCR4, bit)
 			}
 		}
 		if entry == 8 && chance(t, 2, "EFER.NXE") {
-			flip(vmcs.GuestEFER, eferNXE)
+			flip(vmcs.GuestEFER, asm.EFERNXE)
 		}
 		if k.Mode != vmtest.ModeVirtual8086 && chance(t, 2, "user mode") {
 			for n := range vmcs.Field(6) {
@@ -370,7 +361,7 @@ func (r *rig) check(t *rapid.T, before []byte, count map[string]int) {
 		return
 	}
 	require.NoError(t, err, "%v: % x", r.Kind, d.code)
-	const compared = flagsStatus | flagDF | flagAC
+	const compared = flagsStatus | asm.FlagDF | asm.FlagAC
 	if want.exception {
 		count[want.event.Info.Vector().String()]++
 	} else {

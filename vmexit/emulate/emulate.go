@@ -80,9 +80,9 @@ func (e *Emulator) Step(s *State) (Result, error) {
 	}
 	switch {
 	case err == nil:
-		s.RFLAGS &^= flagRF
+		s.RFLAGS &^= asm.FlagRF
 	case err == errRepeat || err == errBusy:
-		s.RFLAGS |= flagRF // of the instruction breakpoints the first iteration had its share (SDM Vol. 3B 18.3.1.1)
+		s.RFLAGS |= asm.FlagRF // of the instruction breakpoints the first iteration had its share (SDM Vol. 3B 18.3.1.1)
 		r.Action = Repeat
 	case err == error(&e.raised):
 		r.Action, r.Exception = Inject, e.raised
@@ -317,13 +317,13 @@ func (e *Emulator) compute(s *State, in *instruction, sp *span, old uint64) erro
 	case kindCompare:
 		acc := accumulator(in.size)
 		_, flags := arithmetic(opCmp, in.size, s.get(acc), old, flags)
-		if flags&flagZF == 0 {
+		if flags&asm.FlagZF == 0 {
 			other = old // it is written all the same (SDM Vol. 2A CMPXCHG)
 		}
 		if err := e.storeValue(sp, other); err != nil {
 			return err
 		}
-		if flags&flagZF == 0 {
+		if flags&asm.FlagZF == 0 {
 			s.set(acc, old)
 		}
 		s.RFLAGS = flags
@@ -375,9 +375,9 @@ func (e *Emulator) compare2(s *State, in *instruction) error {
 	if err := e.store(&sp); err != nil {
 		return err
 	}
-	s.RFLAGS |= flagZF
+	s.RFLAGS |= asm.FlagZF
 	if !equal {
-		s.RFLAGS &^= flagZF
+		s.RFLAGS &^= asm.FlagZF
 		s.set(low, oldLow)
 		s.set(high, oldHigh)
 	}

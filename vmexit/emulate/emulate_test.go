@@ -136,7 +136,7 @@ func TestStrings(t *testing.T) {
 	}{
 		{"MOVSB to the device", 64, []byte{0xa4}, 0, 9, here, there, 9, here + 1, there + 1, 1},
 		{"REP MOVSD to the device", 64, []byte{0xf3, 0xa5}, 0, 3, here, there, 0, here + 12, there + 12, 3},
-		{"REP MOVSQ from the device, down", 64, []byte{0xf3, 0x48, 0xa5}, flagDF, 2, there + 8, here + 8, 0, there - 8, here - 8, 2},
+		{"REP MOVSQ from the device, down", 64, []byte{0xf3, 0x48, 0xa5}, asm.FlagDF, 2, there + 8, here + 8, 0, there - 8, here - 8, 2},
 		{"REP MOVSB from the device to itself", 64, []byte{0xf3, 0xa4}, 0, 4, there, there + 1, 0, there + 4, there + 5, 8},
 		{"REP STOSW", 64, []byte{0x66, 0xf3, 0xab}, 0, 5, 0, there, 0, 0, there + 10, 5},
 		{"LODSB", 64, []byte{0xac}, 0, 5, there, 0, 5, there + 1, 0, 1},
@@ -166,7 +166,7 @@ func TestBoundedRepetition(t *testing.T) {
 		max   int
 		flags uint64
 		want  uint64
-	}{{0, 0, emulate.DefaultMaxIterations}, {10, 0, 10}, {10, flagTF, 1}} {
+	}{{0, 0, emulate.DefaultMaxIterations}, {10, 0, 10}, {10, asm.FlagTF, 1}} {
 		m := newMachine(64, 0xf3, 0xaa) // REP STOSB
 		m.MaxIterations = c.max
 		m.RFLAGS |= c.flags
@@ -176,12 +176,12 @@ func TestBoundedRepetition(t *testing.T) {
 		require.Equal(t, emulate.Result{Action: emulate.Repeat, Length: 2}, r)
 		require.Equal(t, ^uint64(0)-c.want, m.regs[asm.RCX])
 		require.Equal(t, deviceBase+c.want, m.regs[asm.RDI])
-		require.Equal(t, uint64(2|flagRF)|c.flags, m.RFLAGS)
+		require.Equal(t, uint64(2|asm.FlagRF)|c.flags, m.RFLAGS)
 		require.Len(t, m.device.log, int(c.want))
 	}
 	// It ends with RF cleared.
 	m := newMachine(64, 0xf3, 0xaa)
-	m.RFLAGS |= flagRF
+	m.RFLAGS |= asm.FlagRF
 	m.regs[asm.RCX], m.regs[asm.RDI] = 5, deviceBase
 	m.step(t)
 	require.Equal(t, uint64(2), m.RFLAGS)
@@ -194,8 +194,8 @@ func TestFaultsFirst(t *testing.T) {
 	rbx := func(v uint64) change { return func(m *machine) { m.regs[asm.RBX] = v } }
 	user := func(m *machine) {
 		m.Segments[vmcs.SS] = vmcs.FlatData(3)
-		m.CR0 |= cr0AM
-		m.RFLAGS |= flagAC
+		m.CR0 |= asm.CR0AM
+		m.RFLAGS |= asm.FlagAC
 	}
 	for _, c := range []struct {
 		name   string

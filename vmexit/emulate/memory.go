@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -52,7 +53,7 @@ func (e *Emulator) span(s *State, seg vmcs.SegmentRegister, offset uint64, size 
 	if !ok {
 		return sp, e.raise(s, fault, 0)
 	}
-	if linear&uint64(size-1) != 0 && s.CPL() == 3 && s.RFLAGS&flagAC != 0 && s.CR0&cr0AM != 0 {
+	if linear&uint64(size-1) != 0 && s.CPL() == 3 && s.RFLAGS&asm.FlagAC != 0 && s.CR0&asm.CR0AM != 0 {
 		return sp, e.raise(s, vmcs.VectorAC, 0)
 	}
 	sp.n, sp.size = size, size

@@ -7,37 +7,8 @@ import (
 
 // Bits of the control registers, IA32_EFER and RFLAGS that matter here
 // (SDM Vol. 3A 2.2.1, 2.3, 2.5).
-const (
-	cr0PE = 1 << 0
-	cr0WP = 1 << 16
-	cr0AM = 1 << 18
-	cr0PG = 1 << 31
-
-	cr4PSE  = 1 << 4
-	cr4PAE  = 1 << 5
-	cr4LA57 = 1 << 12
-	cr4SMEP = 1 << 20
-	cr4SMAP = 1 << 21
-	cr4PKE  = 1 << 22
-	cr4PKS  = 1 << 24
-
-	eferLMA = 1 << 10
-	eferNXE = 1 << 11
-
-	flagCF = 1 << 0
-	flagPF = 1 << 2
-	flagAF = 1 << 4
-	flagZF = 1 << 6
-	flagSF = 1 << 7
-	flagTF = 1 << 8
-	flagDF = 1 << 10
-	flagOF = 1 << 11
-	flagRF = 1 << 16
-	flagVM = 1 << 17
-	flagAC = 1 << 18
-
-	flagsStatus = flagCF | flagPF | flagAF | flagZF | flagSF | flagOF
-)
+// flagsStatus are the status flags.
+const flagsStatus = asm.FlagCF | asm.FlagPF | asm.FlagAF | asm.FlagZF | asm.FlagSF | asm.FlagOF
 
 // A State is what an instruction depends on: registers, and how the processor
 // interprets them. Control registers are those that the processor uses, not what the
@@ -88,10 +59,10 @@ func (s *State) Read(r vmcs.Reader) error {
 	long := vmcs.EntryControls(s.EFER)&vmcs.EntryIA32eModeGuest != 0 // VM exits store it there (SDM Vol. 3D A.6, bit 5)
 	s.EFER = 0
 	if v, err := r.Read(vmcs.GuestEFER); err == nil {
-		s.EFER = v &^ eferLMA
+		s.EFER = v &^ asm.EFERLMA
 	}
 	if long {
-		s.EFER |= eferLMA
+		s.EFER |= asm.EFERLMA
 	}
 	s.rsp, s.rflags = s.Regs[asm.RSP], s.RFLAGS
 	for n := range s.Segments {
@@ -112,7 +83,7 @@ func (s *State) Read(r vmcs.Reader) error {
 		}
 	}
 	s.PKRS = 0
-	if s.CR4&cr4PKS != 0 {
+	if s.CR4&asm.CR4PKS != 0 {
 		if v, err := r.Read(vmcs.GuestPKRS); err == nil {
 			s.PKRS = uint32(v)
 		}
@@ -141,9 +112,9 @@ func (s *State) Write(w vmcs.Writer) error {
 // CPL returns the current privilege level.
 func (s *State) CPL() uint8 {
 	switch {
-	case s.CR0&cr0PE == 0:
+	case s.CR0&asm.CR0PE == 0:
 		return 0
-	case s.RFLAGS&flagVM != 0:
+	case s.RFLAGS&asm.FlagVM != 0:
 		return 3
 	}
 	return s.Segments[vmcs.SS].Rights.DPL()
@@ -152,7 +123,7 @@ func (s *State) CPL() uint8 {
 // CodeSize returns the size of code: 64 in 64-bit mode, else 32 or 16, by CS.D.
 func (s *State) CodeSize() int {
 	switch cs := s.Segments[vmcs.CS].Rights; {
-	case s.EFER&eferLMA != 0 && cs&vmcs.RightsL != 0:
+	case s.EFER&asm.EFERLMA != 0 && cs&vmcs.RightsL != 0:
 		return 64
 	case cs&vmcs.RightsDB != 0:
 		return 32
@@ -161,7 +132,7 @@ func (s *State) CodeSize() int {
 }
 
 // protected reports whether segments have types that are checked.
-func (s *State) protected() bool { return s.CR0&cr0PE != 0 && s.RFLAGS&flagVM == 0 }
+func (s *State) protected() bool { return s.CR0&asm.CR0PE != 0 && s.RFLAGS&asm.FlagVM == 0 }
 
 // stackSize is the size of the stack pointer in bytes (SDM Vol. 1 6.2.3).
 func (s *State) stackSize() uint8 {
@@ -177,7 +148,7 @@ func (s *State) stackSize() uint8 {
 // canonical reports whether a linear address is (SDM Vol. 1 3.3.7.1).
 func (s *State) canonical(linear uint64) bool {
 	unused := 16
-	if s.CR4&cr4LA57 != 0 {
+	if s.CR4&asm.CR4LA57 != 0 {
 		unused = 7
 	}
 	return uint64(int64(linear)<<unused>>unused) == linear

@@ -23,7 +23,7 @@ func (e *Emulator) strings(s *State, in *instruction) error {
 	if limit <= 0 {
 		limit = DefaultMaxIterations
 	}
-	if s.RFLAGS&flagTF != 0 {
+	if s.RFLAGS&asm.FlagTF != 0 {
 		limit = 1
 	}
 	for range limit {
@@ -47,7 +47,7 @@ func (in *instruction) ends(flags uint64) bool {
 	if in.kind != kindCMPS && in.kind != kindSCAS {
 		return false
 	}
-	return flags&flagZF != 0 == (in.repeat == prefixREPNE)
+	return flags&asm.FlagZF != 0 == (in.repeat == prefixREPNE)
 }
 
 // iteration does a string instruction once.
@@ -92,7 +92,7 @@ func (e *Emulator) iteration(s *State, in *instruction) (err error) {
 	}
 	s.RFLAGS = flags
 	step := uint64(in.size)
-	if flags&flagDF != 0 {
+	if flags&asm.FlagDF != 0 {
 		step = -step
 	}
 	if usesSource {

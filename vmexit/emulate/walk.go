@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -108,7 +109,7 @@ type Walker struct {
 // raise makes an error of an exception.
 func (w *Walker) raise(s *State, v vmcs.Vector, code uint32) error {
 	e := vmcs.InjectException(v, code)
-	if s.CR0&cr0PE == 0 {
+	if s.CR0&asm.CR0PE == 0 {
 		e = e.WithoutErrorCode()
 	}
 	w.raised = Exception{Event: e}
@@ -128,13 +129,13 @@ const (
 // paging is the paging mode (SDM Vol. 3A 4.1.1).
 func (s *State) paging() paging {
 	switch {
-	case s.CR0&cr0PG == 0:
+	case s.CR0&asm.CR0PG == 0:
 		return pagingNone
-	case s.CR4&cr4PAE == 0:
+	case s.CR4&asm.CR4PAE == 0:
 		return paging32
-	case s.EFER&eferLMA == 0:
+	case s.EFER&asm.EFERLMA == 0:
 		return pagingPAE
-	case s.CR4&cr4LA57 == 0:
+	case s.CR4&asm.CR4LA57 == 0:
 		return paging4
 	}
 	return paging5
@@ -157,7 +158,7 @@ func (w *Walker) pageFault(s *State, linear uint64, a Access, code uint32) error
 	if s.CPL() == 3 {
 		code |= codeUser
 	}
-	if a == Fetch && (s.CR4&cr4SMEP != 0 || s.CR4&cr4PAE != 0 && s.EFER&eferNXE != 0) {
+	if a == Fetch && (s.CR4&asm.CR4SMEP != 0 || s.CR4&asm.CR4PAE != 0 && s.EFER&asm.EFERNXE != 0) {
 		code |= codeFetch
 	}
 	err := w.raise(s, vmcs.VectorPF, code)
@@ -204,14 +205,14 @@ func (w *Walker) form(s *State, p paging) form {
 		if w.NoPSE36 || width < 32 {
 			width = 32
 		}
-		return form{levels: 2, index: 10, size: 4, largest: 2, width: min(width, 40), ignorePS: s.CR4&cr4PSE == 0}
+		return form{levels: 2, index: 10, size: 4, largest: 2, width: min(width, 40), ignorePS: s.CR4&asm.CR4PSE == 0}
 	case pagingPAE:
 		f.levels, f.largest = 2, 2
 		f.reserved |= 0x7ff << 52
 	case paging5:
 		f.levels = 5
 	}
-	if s.EFER&eferNXE == 0 {
+	if s.EFER&asm.EFERNXE == 0 {
 		f.reserved |= entryXD
 	}
 	return f
@@ -353,12 +354,12 @@ func (s *State) permitted(p paging, a Access, rights uint64, executable bool, ke
 	case user && !userPage:
 		ok = false
 	case a == Fetch:
-		ok = executable && (user || !userPage || s.CR4&cr4SMEP == 0)
+		ok = executable && (user || !userPage || s.CR4&asm.CR4SMEP == 0)
 	default:
 		if a == Write && rights&entryRW == 0 {
-			ok = !user && s.CR0&cr0WP == 0
+			ok = !user && s.CR0&asm.CR0WP == 0
 		}
-		if !user && userPage && s.CR4&cr4SMAP != 0 && s.RFLAGS&flagAC == 0 {
+		if !user && userPage && s.CR4&asm.CR4SMAP != 0 && s.RFLAGS&asm.FlagAC == 0 {
 			ok = false
 		}
 	}
@@ -373,13 +374,13 @@ func (s *State) permitted(p paging, a Access, rights uint64, executable bool, ke
 func (s *State) keyDenies(userPage, user bool, a Access, key uint64) bool {
 	var deny uint32
 	switch {
-	case userPage && s.CR4&cr4PKE != 0:
+	case userPage && s.CR4&asm.CR4PKE != 0:
 		deny = s.PKRU >> (2 * key)
-	case !userPage && s.CR4&cr4PKS != 0:
+	case !userPage && s.CR4&asm.CR4PKS != 0:
 		deny = s.PKRS >> (2 * key)
 	}
 	const all, writes = 1, 2
-	return deny&all != 0 || deny&writes != 0 && a == Write && (user || s.CR0&cr0WP != 0)
+	return deny&all != 0 || deny&writes != 0 && a == Write && (user || s.CR0&asm.CR0WP != 0)
 }
 
 // mark sets the accessed flags of the entries, and the dirty flag of the last

@@ -54,7 +54,7 @@ func (r *rig) checkWalk(t *rapid.T, before []byte, count map[string]int) {
 	r.prepare(t)
 	copy(r.Memory, r.fresh)
 	if r.Kind.Mode == vmtest.ModePaged && rapid.Bool().Draw(t, "PSE") {
-		r.Set(vmcs.GuestCR4, r.Get(vmcs.GuestCR4)|cr4PSE)
+		r.Set(vmcs.GuestCR4, r.Get(vmcs.GuestCR4)|asm.CR4PSE)
 	}
 	linear := r.drawTables(t)
 	a := rapid.SampledFrom([]emulate.Access{emulate.Read, emulate.Write, emulate.Fetch}).Draw(t, "access")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/internal/require"
 	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vmexit/emulate"
@@ -199,7 +200,7 @@ func TestPageFaults(t *testing.T) {
 		{mode4, walk4, emulate.Read, cr4(bitSMAP), p},
 		{mode4, walk4, emulate.Write, cr4(bitSMAP), p | w},
 		{mode4, with(walk4, 2, entU), emulate.Read, cr4(bitSMAP), fine},
-		{mode4, walk4, emulate.Read, func(s *emulate.State, _ *emulate.Walker) { s.CR4 |= bitSMAP; s.RFLAGS |= flagAC }, fine},
+		{mode4, walk4, emulate.Read, func(s *emulate.State, _ *emulate.Walker) { s.CR4 |= bitSMAP; s.RFLAGS |= asm.FlagAC }, fine},
 		{mode4, walk4, emulate.Fetch, cr4(bitSMAP), fine},
 
 		// Protection keys: key 5 in the last entry.
