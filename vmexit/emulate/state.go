@@ -5,8 +5,6 @@ import (
 	"github.com/govtx/vtx/vmcs"
 )
 
-// Bits of the control registers, IA32_EFER and RFLAGS that matter here
-// (SDM Vol. 3A 2.2.1, 2.3, 2.5).
 // flagsStatus are the status flags.
 const flagsStatus = asm.FlagCF | asm.FlagPF | asm.FlagAF | asm.FlagZF | asm.FlagSF | asm.FlagOF
 
