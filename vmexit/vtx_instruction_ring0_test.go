@@ -6,7 +6,9 @@ import (
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/internal/vmtest"
+	"github.com/govtx/vtx/ring0"
 	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vmexit"
 	"pgregory.net/rapid"
@@ -455,6 +457,9 @@ func everythingExits(b *bench) {
 // exit, and what is decoded from the exits is what was drawn. Then the events and the
 // accesses to memory that exit, each by a property of its own.
 func TestExitsAreWhatWasDrawn(t *testing.T) {
+	if ring0.Active() && !ring0test.Optimised() {
+		t.Skip("takes minutes without optimization, and the guests' code is the same")
+	}
 	l := newLedger(t)
 	setFlag(t, "rapid.seed", "1")
 	setFlag(t, "rapid.nofailfile", "true")
