@@ -112,12 +112,7 @@ func (x *Exit) canonical(v uint64) bool {
 // validPAT tells whether a value can be written to IA32_PAT: eight memory types
 // (SDM Vol. 3A 12.12.2).
 func validPAT(_ *Exit, v uint64) bool {
-	for ; v != 0; v >>= 8 {
-		if t := v & 0xff; t > 7 || t == 2 || t == 3 {
-			return false
-		}
-	}
-	return true
+	return vmcs.MSREntry{Index: msrPAT, Value: v}.LoadRule(nil) == vmcs.MSRAccepted
 }
 
 // inVMCS are the rules of MSRs that every VMCS has, or the processor keeps there while
