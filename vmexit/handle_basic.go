@@ -52,10 +52,31 @@ func Halted(wait func(*Exit) bool) Handler {
 }
 
 // ArmMonitor is the handler of MONITOR, and does nothing but what the instruction
-// refuses: extensions in ECX, #GP (SDM Vol. 2B MONITOR).
+// refuses: extensions in ECX, #GP, and an address that segmentation does not allow
+// (SDM Vol. 2B MONITOR). The VM exit does not tell of prefixes: the address is taken to
+// be in DS, and of the size that the code has.
 func ArmMonitor(x *Exit) Outcome {
 	if uint32(x.Guest.Regs[asm.RCX]) != 0 {
 		return x.Raise(vmcs.VectorGP, 0)
+	}
+	a, err := ReadAddressing(x.VMCS)
+	if err != nil {
+		return x.Fail(err)
+	}
+	ds, err := vmcs.ReadSegment(x.VMCS, vmcs.DS)
+	if err != nil {
+		return x.Fail(err)
+	}
+	offset := x.Guest.Regs[asm.RAX]
+	switch cs := vmcs.AccessRights(x.Read(vmcs.GuestCSAccessRights)); {
+	case a.Mode == Mode64:
+	case cs&vmcs.RightsDB != 0:
+		offset = uint64(uint32(offset))
+	default:
+		offset = uint64(uint16(offset))
+	}
+	if event, raised := a.Check(vmcs.DS, ds, offset, 1, false); raised {
+		return x.raise(event)
 	}
 	return Resume
 }

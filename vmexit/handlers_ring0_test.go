@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"slices"
 	"testing"
@@ -634,6 +635,10 @@ func programs(k vmtest.Kind, names []string) *rapid.Generator[*program] {
 	})
 }
 
+// handlerSeed chooses the programs of TestHandlersLikeProcessor. A fixed one makes a boot
+// repeatable; 0 draws others each time.
+var handlerSeed = flag.String("vmexit.seed", "1", "seed of the programs of TestHandlersLikeProcessor")
+
 // TestHandlersLikeProcessor is the contest over drawn programs.
 func TestHandlersLikeProcessor(t *testing.T) {
 	m := vmtest.Start(t)
@@ -645,6 +650,8 @@ func TestHandlersLikeProcessor(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names) // a seed means the same programs again
+	setFlag(t, "rapid.seed", *handlerSeed)
+	setFlag(t, "rapid.nofailfile", "true")
 	exits := new(vmexit.Counter)
 	var contests []*contest
 	var gens []*rapid.Generator[*program]
