@@ -413,8 +413,7 @@ func (c *checker) vmfunc() VMFunctions {
 
 // allowed checks a group of controls against its capability MSR.
 func (c *checker) allowed(g ControlGroup, v uint64) bool {
-	a := c.Caps.Controls[g]
-	return v&^a.May1 == 0 && a.Must1&^v == 0
+	return c.Caps.Controls[g].Allows(v)
 }
 
 // Conditions on addresses.

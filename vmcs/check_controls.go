@@ -168,9 +168,9 @@ var executionRules = []Rule{
 			}
 			switch c.get(EPTPointer) & 7 {
 			case 0:
-				return c.Caps.EPTVPID>>8&1 != 0
+				return c.Caps.EPTVPID.Uncacheable()
 			case 6:
-				return c.Caps.EPTVPID>>14&1 != 0
+				return c.Caps.EPTVPID.WriteBack()
 			}
 			return false
 		}},
@@ -181,16 +181,20 @@ var executionRules = []Rule{
 			}
 			switch c.get(EPTPointer) >> 3 & 7 {
 			case 3:
-				return c.Caps.EPTVPID>>6&1 != 0
+				return c.Caps.EPTVPID.Walk4()
 			case 4:
-				return c.Caps.EPTVPID>>7&1 != 0
+				return c.Caps.EPTVPID.Walk5()
 			}
 			return false
 		}},
 	{"eptp.accessed", "27.2.1.1, A.10", "if “enable EPT” is 1 and IA32_VMX_EPT_VPID_CAP[21] is 0, bit 6 (accessed and dirty flags) of the EPTP must be 0", []Field{EPTPointer, fPrimary, fSecondary}, badControls, false,
-		func(c *checker) bool { return !c.ept() || c.get(EPTPointer)>>6&1 == 0 || c.Caps.EPTVPID>>21&1 != 0 }},
+		func(c *checker) bool {
+			return !c.ept() || c.get(EPTPointer)>>6&1 == 0 || c.Caps.EPTVPID.AccessedDirty()
+		}},
 	{"eptp.shadowstack", "27.2.1.1, A.10", "if “enable EPT” is 1 and IA32_VMX_EPT_VPID_CAP[23] is 0, bit 7 (supervisor shadow stack) of the EPTP must be 0", []Field{EPTPointer, fPrimary, fSecondary}, badControls, false,
-		func(c *checker) bool { return !c.ept() || c.get(EPTPointer)>>7&1 == 0 || c.Caps.EPTVPID>>23&1 != 0 }},
+		func(c *checker) bool {
+			return !c.ept() || c.get(EPTPointer)>>7&1 == 0 || c.Caps.EPTVPID.SupervisorShadowStack()
+		}},
 	{"eptp.reserved", "27.2.1.1", "if “enable EPT” is 1, bits 11:8 of the EPTP must be 0, and so must the bits beyond the physical-address width", []Field{EPTPointer, fPrimary, fSecondary}, badControls, false,
 		func(c *checker) bool {
 			return !c.ept() || c.get(EPTPointer)&(0xf00|c.physicalMask) == 0

@@ -11,7 +11,7 @@ func (c *checker) unrestricted() bool { return c.secondary()&SecondaryUnrestrict
 func (c *checker) virtual8086() bool { return c.get(GuestRFLAGS)&asm.FlagVM != 0 }
 
 // code64 tells whether the guest runs 64-bit code.
-func (c *checker) code64() bool { return c.guest64() && c.get(GuestCSAccessRights)>>13&1 != 0 }
+func (c *checker) code64() bool { return c.guest64() && c.rights(CS)&RightsL != 0 }
 
 // rflagsReserved are the bits of RFLAGS that must be 0 (SDM Vol. 1 3.4.3).
 const rflagsReserved = ^uint64(1<<22-1) | 1<<15 | 1<<5 | 1<<3
@@ -173,13 +173,13 @@ const (
 	activityWaitForSIPI = 3
 )
 
-// Bits of the interruptibility state (SDM Vol. 3C 25.4.2, table 25-3).
+// Bits of the guest's interruptibility state (SDM Vol. 3C 25.4.2, table 25-3).
 const (
-	blockedBySTI   = 1 << 0
-	blockedByMOVSS = 1 << 1
-	blockedBySMI   = 1 << 2
-	blockedByNMI   = 1 << 3
-	enclave        = 1 << 4
+	BlockingBySTI       = 1 << 0
+	BlockingByMOVSS     = 1 << 1
+	BlockingBySMI       = 1 << 2
+	BlockingByNMI       = 1 << 3
+	EnclaveInterruption = 1 << 4
 )
 
 // Bits of the pending debug exceptions (SDM Vol. 3C 25.4.2, table 25-4).
@@ -210,7 +210,7 @@ var guestStateRules = []Rule{
 		func(c *checker) bool { return c.get(GuestActivityState) != activityHLT || c.dpl(SS) == 0 }},
 	{"guest.activity.blocking", "27.3.1.5", "a guest with blocking by STI or MOV SS must be in the active state", []Field{GuestActivityState, GuestInterruptibilityState}, badGuest, false,
 		func(c *checker) bool {
-			return c.get(GuestInterruptibilityState)&(blockedBySTI|blockedByMOVSS) == 0 || c.get(GuestActivityState) == activityActive
+			return c.get(GuestInterruptibilityState)&(BlockingBySTI|BlockingByMOVSS) == 0 || c.get(GuestActivityState) == activityActive
 		}},
 	{"guest.activity.event", "27.3.1.5", "an injected event must fit the activity state: for HLT an external interrupt, an NMI, #DB, #MC or a pending MTF VM exit; for shutdown an NMI or #MC; for wait-for-SIPI none", []Field{GuestActivityState, EntryInterruptionInformation}, badGuest, false,
 		func(c *checker) bool {
@@ -239,43 +239,43 @@ var guestStateRules = []Rule{
 		func(c *checker) bool { return c.get(GuestInterruptibilityState)>>5 == 0 }},
 	{"guest.interruptibility.both", "27.3.1.5", "the guest must not have both blocking by STI and blocking by MOV SS", []Field{GuestInterruptibilityState}, badGuest, false,
 		func(c *checker) bool {
-			const both = blockedBySTI | blockedByMOVSS
+			const both = BlockingBySTI | BlockingByMOVSS
 			return c.get(GuestInterruptibilityState)&both != both
 		}},
 	{"guest.interruptibility.if", "27.3.1.5", "the guest must not have blocking by STI if RFLAGS.IF is 0", []Field{GuestInterruptibilityState, GuestRFLAGS}, badGuest, false,
 		func(c *checker) bool {
-			return c.get(GuestInterruptibilityState)&blockedBySTI == 0 || c.get(GuestRFLAGS)&asm.FlagIF != 0
+			return c.get(GuestInterruptibilityState)&BlockingBySTI == 0 || c.get(GuestRFLAGS)&asm.FlagIF != 0
 		}},
 	{"guest.interruptibility.interrupt", "27.3.1.5", "when an external interrupt is injected, the guest must not have blocking by STI or MOV SS", []Field{GuestInterruptibilityState, EntryInterruptionInformation}, badGuest, false,
 		func(c *checker) bool {
-			return !c.injects(EventExternalInterrupt) || c.get(GuestInterruptibilityState)&(blockedBySTI|blockedByMOVSS) == 0
+			return !c.injects(EventExternalInterrupt) || c.get(GuestInterruptibilityState)&(BlockingBySTI|BlockingByMOVSS) == 0
 		}},
 	{"guest.interruptibility.nmi", "27.3.1.5", "when an NMI is injected, the guest must not have blocking by MOV SS", []Field{GuestInterruptibilityState, EntryInterruptionInformation}, badGuest, false,
 		func(c *checker) bool {
-			return !c.injects(EventNMI) || c.get(GuestInterruptibilityState)&blockedByMOVSS == 0
+			return !c.injects(EventNMI) || c.get(GuestInterruptibilityState)&BlockingByMOVSS == 0
 		}},
 	{"guest.interruptibility.smi", "27.3.1.5", "outside SMM, the guest must not have blocking by SMI", []Field{GuestInterruptibilityState}, badGuest, false,
-		func(c *checker) bool { return c.SMM || c.get(GuestInterruptibilityState)&blockedBySMI == 0 }},
+		func(c *checker) bool { return c.SMM || c.get(GuestInterruptibilityState)&BlockingBySMI == 0 }},
 	{"guest.interruptibility.smm", "27.3.1.5", "if “entry to SMM” is 1, the guest must have blocking by SMI", []Field{GuestInterruptibilityState, fEntry}, badGuest, false,
 		func(c *checker) bool {
-			return c.entry()&EntryEntryToSMM == 0 || c.get(GuestInterruptibilityState)&blockedBySMI != 0
+			return c.entry()&EntryEntryToSMM == 0 || c.get(GuestInterruptibilityState)&BlockingBySMI != 0
 		}},
 	{"guest.interruptibility.nmi.sti", "27.3.1.5, 27.8", "when an NMI is injected, the guest must not have blocking by STI; revision 084 leaves the check to the processor, newer manuals demand it", []Field{GuestInterruptibilityState, EntryInterruptionInformation}, badNMI, false,
 		func(c *checker) bool {
-			return !c.injects(EventNMI) || c.get(GuestInterruptibilityState)&blockedBySTI == 0
+			return !c.injects(EventNMI) || c.get(GuestInterruptibilityState)&BlockingBySTI == 0
 		}},
 	{"guest.interruptibility.nmi.virtual", "27.3.1.5", "if “virtual NMIs” is 1 when an NMI is injected, the guest must not have blocking by NMI", []Field{GuestInterruptibilityState, EntryInterruptionInformation, fPin}, badGuest, false,
 		func(c *checker) bool {
-			return !c.injects(EventNMI) || c.pin()&PinVirtualNMIs == 0 || c.get(GuestInterruptibilityState)&blockedByNMI == 0
+			return !c.injects(EventNMI) || c.pin()&PinVirtualNMIs == 0 || c.get(GuestInterruptibilityState)&BlockingByNMI == 0
 		}},
 	{"guest.interruptibility.enclave", "27.3.1.5", "the guest's enclave interruption bit must be 0 without SGX, and with blocking by MOV SS", []Field{GuestInterruptibilityState}, badGuest, false,
 		func(c *checker) bool {
 			v := c.get(GuestInterruptibilityState)
-			return v&enclave == 0 || c.Caps.CPU.SGX && v&blockedByMOVSS == 0
+			return v&EnclaveInterruption == 0 || c.Caps.CPU.SGX && v&BlockingByMOVSS == 0
 		}},
 	{"guest.interruptibility.fred", "FRED specification", "if CR4.FRED is 1 in guest CR4 and the guest's CPL (DPL of SS) is 3, it must not have blocking by STI", []Field{GuestInterruptibilityState, GuestCR4, GuestSSAccessRights}, badGuest, false,
 		func(c *checker) bool {
-			return c.get(GuestInterruptibilityState)&blockedBySTI == 0 || c.get(GuestCR4)&asm.CR4FRED == 0 || c.dpl(SS) != 3
+			return c.get(GuestInterruptibilityState)&BlockingBySTI == 0 || c.get(GuestCR4)&asm.CR4FRED == 0 || c.dpl(SS) != 3
 		}},
 	{"guest.pending.reserved", "27.3.1.5", "bits 63:17, 15, 13 and 10:4 of the guest's pending debug exceptions must be 0, and bit 11 too where there is no bus-lock detection", []Field{GuestPendingDebugExceptions}, badGuest, false,
 		func(c *checker) bool {
@@ -287,7 +287,7 @@ var guestStateRules = []Rule{
 		}},
 	{"guest.pending.bs", "27.3.1.5", "with blocking by STI or MOV SS, or in the HLT state, BS (bit 14) of the guest's pending debug exceptions must be 1 if RFLAGS.TF is 1 and IA32_DEBUGCTL.BTF is 0, and 0 otherwise", []Field{GuestPendingDebugExceptions, GuestInterruptibilityState, GuestActivityState, GuestRFLAGS, GuestDebugCtl}, badGuest, false,
 		func(c *checker) bool {
-			if c.get(GuestInterruptibilityState)&(blockedBySTI|blockedByMOVSS) == 0 && c.get(GuestActivityState) != activityHLT {
+			if c.get(GuestInterruptibilityState)&(BlockingBySTI|BlockingByMOVSS) == 0 && c.get(GuestActivityState) != activityHLT {
 				return true
 			}
 			step := c.get(GuestRFLAGS)&asm.FlagTF != 0 && c.get(GuestDebugCtl)&2 == 0
@@ -297,7 +297,7 @@ var guestStateRules = []Rule{
 		func(c *checker) bool {
 			v := c.get(GuestPendingDebugExceptions)
 			return v&pendingRTM == 0 ||
-				v&0xffff == pendingEBP && c.Caps.CPU.RTM && c.get(GuestInterruptibilityState)&blockedByMOVSS == 0
+				v&0xffff == pendingEBP && c.Caps.CPU.RTM && c.get(GuestInterruptibilityState)&BlockingByMOVSS == 0
 		}},
 	{"guest.link.address", "27.3.1.5", "the VMCS link pointer must be all ones, or have bits 11:0 0 and no bits beyond the physical-address width", []Field{VMCSLinkPointer}, badLink, false,
 		func(c *checker) bool { return c.get(VMCSLinkPointer) == ^uint64(0) || c.page(VMCSLinkPointer) }},

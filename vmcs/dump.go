@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/govtx/vtx/internal/names"
 )
 
 // dumpGroups are the parts of a dump: the areas of the VMCS as the SDM orders them
@@ -268,7 +270,7 @@ func parseDumpLine(m *Image, line string) (bool, error) {
 		if !strings.HasPrefix(words[i+1], "0x") {
 			continue
 		}
-		f, ok := fieldNames()[squeeze(words[i])]
+		f, ok := fieldNames()[names.Squeeze(words[i])]
 		if !ok {
 			continue
 		}

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/govtx/vtx/internal/names"
 )
 
 // A Field is the encoding of a VMCS field, the operand of VMREAD and VMWRITE
@@ -271,28 +273,18 @@ func Fields() iter.Seq[Field] {
 // fieldNames has the names of the fields in lower case without what sets words
 // apart, so that "Guest CR0", "guest_cr0" and "GuestCR0" are one.
 var fieldNames = sync.OnceValue(func() map[string]Field {
-	names := make(map[string]Field, 4*fieldCount)
+	all := make(map[string]Field, 4*fieldCount)
 	for i := range fieldTable {
 		r := &fieldTable[i]
 		for _, name := range []string{r.name, r.sdm} {
-			names[squeeze(name)] = r.field
+			all[names.Squeeze(name)] = r.field
 			if r.field.Width() == Width64 {
-				names[squeeze(name+"High")] = r.field.HighHalf()
+				all[names.Squeeze(name+"High")] = r.field.HighHalf()
 			}
 		}
 	}
-	return names
+	return all
 })
-
-func squeeze(name string) string {
-	return strings.Map(func(r rune) rune {
-		switch r {
-		case ' ', '-', '_', '/', '(', ')', ',':
-			return -1
-		}
-		return r
-	}, strings.ToLower(name))
-}
 
 // ParseField reads a field as String or SDMName print it, without regard to case,
 // spaces, hyphens and underscores, or its encoding in hexadecimal with 0x. The
@@ -302,7 +294,7 @@ func ParseField(s string) (Field, error) {
 	if inner, ok := strings.CutPrefix(s, "Field("); ok {
 		s = strings.TrimSuffix(inner, ")")
 	}
-	if f, ok := fieldNames()[squeeze(s)]; ok {
+	if f, ok := fieldNames()[names.Squeeze(s)]; ok {
 		return f, nil
 	}
 	if hex, ok := strings.CutPrefix(strings.ToLower(s), "0x"); ok {

@@ -192,13 +192,6 @@ func (x *Exit) Code64() bool {
 		x.Read(vmcs.GuestCSAccessRights)&uint64(vmcs.RightsL) != 0
 }
 
-// Blocking in the interruptibility state (SDM Vol. 3C 25.4.2, table 25-3).
-const (
-	blockedBySTI   = 1 << 0
-	blockedByMOVSS = 1 << 1
-	blockedByNMI   = 1 << 3
-)
-
 // Advance completes the instruction that caused the VM exit: RIP goes behind it,
 // blocking by STI and by MOV SS ends, RFLAGS.RF is cleared, and if the guest is
 // single-stepping, the debug trap for the instruction becomes pending. The exit must
@@ -210,7 +203,7 @@ func (x *Exit) Advance() {
 		rip &= 0xffffffff // it has passed 4 GiB
 	}
 	g.RIP = rip
-	x.setInterruptibility(g.Interruptibility &^ (blockedBySTI | blockedByMOVSS))
+	x.setInterruptibility(g.Interruptibility &^ (vmcs.BlockingBySTI | vmcs.BlockingByMOVSS))
 	if g.RFLAGS&asm.FlagRF != 0 {
 		x.setFlags(g.RFLAGS &^ asm.FlagRF)
 	}
@@ -262,7 +255,7 @@ func (x *Exit) Inject(i vmcs.InterruptionInfo, code, length uint32) {
 // interrupt window.
 func (x *Exit) Interrupt(v vmcs.Vector) bool {
 	g := x.Guest
-	if g.RFLAGS&asm.FlagIF == 0 || g.Interruptibility&(blockedBySTI|blockedByMOVSS) != 0 || x.Injecting() {
+	if g.RFLAGS&asm.FlagIF == 0 || g.Interruptibility&(vmcs.BlockingBySTI|vmcs.BlockingByMOVSS) != 0 || x.Injecting() {
 		return false
 	}
 	x.Inject(vmcs.EventInfo(vmcs.EventExternalInterrupt, v), 0, 0)
@@ -271,7 +264,7 @@ func (x *Exit) Interrupt(v vmcs.Vector) bool {
 
 // NMI injects a non-maskable interrupt, if the guest can take one now.
 func (x *Exit) NMI() bool {
-	if x.Guest.Interruptibility&(blockedBySTI|blockedByMOVSS|blockedByNMI) != 0 || x.Injecting() {
+	if x.Guest.Interruptibility&(vmcs.BlockingBySTI|vmcs.BlockingByMOVSS|vmcs.BlockingByNMI) != 0 || x.Injecting() {
 		return false
 	}
 	x.Inject(vmcs.EventInfo(vmcs.EventNMI, vmcs.VectorNMI), 0, 0)

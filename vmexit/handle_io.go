@@ -204,7 +204,7 @@ func (p *Ports) str(x *Exit, q IOQualification) Outcome {
 		x.trap()
 	}
 	x.setFlags(g.RFLAGS | asm.FlagRF)
-	x.setInterruptibility(g.Interruptibility &^ (blockedBySTI | blockedByMOVSS))
+	x.setInterruptibility(g.Interruptibility &^ (vmcs.BlockingBySTI | vmcs.BlockingByMOVSS))
 	return Hold
 }
 
@@ -214,7 +214,7 @@ var errNoStringMemory = fmt.Errorf("INS and OUTS need Ports.Memory")
 // it are done.
 func (p *Ports) again(x *Exit, done uint64, event vmcs.Event) Outcome {
 	if done > 0 {
-		x.setInterruptibility(x.Guest.Interruptibility &^ (blockedBySTI | blockedByMOVSS))
+		x.setInterruptibility(x.Guest.Interruptibility &^ (vmcs.BlockingBySTI | vmcs.BlockingByMOVSS))
 	}
 	return x.raise(event)
 }

@@ -113,7 +113,7 @@ func (x *Exit) Retry() Outcome {
 	info, code := x.Vectoring()
 	if d, ok := Interrupted(info, code, x.Guest.InstructionLength); ok {
 		if d.UnblockNMI {
-			x.setInterruptibility(x.Guest.Interruptibility &^ blockedByNMI)
+			x.setInterruptibility(x.Guest.Interruptibility &^ vmcs.BlockingByNMI)
 		}
 		x.injectEvent(d.Event)
 		return Hold
@@ -127,7 +127,7 @@ func (x *Exit) Retry() Outcome {
 		qualification = x.Qualification()
 	}
 	if NMIUnblocking(x.Reason(), event, info, qualification) && x.nmisBlock() {
-		x.setInterruptibility(x.Guest.Interruptibility | blockedByNMI)
+		x.setInterruptibility(x.Guest.Interruptibility | vmcs.BlockingByNMI)
 	}
 	return Hold
 }

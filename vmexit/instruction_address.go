@@ -61,18 +61,14 @@ func (m *Mode) UnmarshalText(text []byte) error { return parseEnum(m, modeNames,
 
 // ModeOf returns the mode for CR0, RFLAGS, IA32_EFER.LMA and the rights of CS.
 func ModeOf(cr0, rflags uint64, lma bool, cs vmcs.AccessRights) Mode {
-	const (
-		pe = 1 << 0
-		vm = 1 << 17
-	)
 	switch {
-	case cr0&pe == 0:
+	case cr0&asm.CR0PE == 0:
 		return RealMode
 	case lma && cs&vmcs.RightsL != 0:
 		return Mode64
 	case lma:
 		return CompatibilityMode
-	case rflags&vm != 0:
+	case rflags&asm.FlagVM != 0:
 		return Virtual8086Mode
 	}
 	return ProtectedMode
@@ -99,7 +95,7 @@ func ReadAddressing(r vmcs.Reader) (Addressing, error) {
 	lma := v[2]&uint64(vmcs.EntryIA32eModeGuest) != 0
 	return Addressing{
 		Mode: ModeOf(v[0], v[1], lma, vmcs.AccessRights(v[3])),
-		LA57: lma && v[4]>>12&1 != 0,
+		LA57: lma && v[4]&asm.CR4LA57 != 0,
 	}, nil
 }
 

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/govtx/vtx/internal/names"
 )
 
 // A Basic is a basic exit reason: why a VM exit took place, or a VM entry failed
@@ -160,32 +162,22 @@ func Basics() iter.Seq[Basic] {
 // basicNames has the names of the reasons in lower case without what sets words
 // apart, so that "EPT violation", "EPT_VIOLATION" and "EPTViolation" are one.
 var basicNames = sync.OnceValue(func() map[string]Basic {
-	names := make(map[string]Basic, 3*NumBasic)
+	all := make(map[string]Basic, 3*NumBasic)
 	for b := range Basics() {
 		row := &basicTable[b]
 		for _, name := range append([]string{row.name, row.sdm}, strings.Fields(row.also)...) {
-			names[squeeze(name)] = b
+			all[names.Squeeze(name)] = b
 		}
 	}
-	return names
+	return all
 })
-
-func squeeze(name string) string {
-	return strings.Map(func(r rune) rune {
-		switch r {
-		case ' ', '-', '_', '/', '(', ')', ',':
-			return -1
-		}
-		return r
-	}, strings.ToLower(name))
-}
 
 // ParseBasic reads a basic exit reason: its name in Go, in the SDM or in Linux,
 // without regard to case, blanks, hyphens and underscores; what String prints for a
 // reserved one; or its number.
 func ParseBasic(s string) (Basic, error) {
 	s = strings.TrimSpace(s)
-	if b, ok := basicNames()[squeeze(s)]; ok {
+	if b, ok := basicNames()[names.Squeeze(s)]; ok {
 		return b, nil
 	}
 	number := s

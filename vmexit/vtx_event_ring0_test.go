@@ -571,10 +571,9 @@ func (l *ledger) unblocking(t *testing.T) {
 	}, vmtest.ModeLong)
 	check(t, 100, func(t *rapid.T) {
 		s := draw(t, benches)
-		const blockedByNMI = 1 << 3
 		blocked := drawBool(t, "blocked")
 		if blocked {
-			s.Set(vmcs.GuestInterruptibilityState, blockedByNMI)
+			s.Set(vmcs.GuestInterruptibilityState, vmcs.BlockingByNMI)
 		}
 		s.encode(encoding{opcode: []byte{0xcf}, plain: true, size: 64})
 		restore := func() {}
@@ -592,7 +591,7 @@ func (l *ledger) unblocking(t *testing.T) {
 		restore()
 		require.Equal(t, vmexit.Reason(want), s.reason, "%v", s)
 		require.Equal(t, blocked, vmexit.NMIUnblocking(s.reason, s.event, s.vectoring, s.qualification), "%v", s)
-		require.Zero(t, s.Get(vmcs.GuestInterruptibilityState)&blockedByNMI, "%v", s)
+		require.Zero(t, s.Get(vmcs.GuestInterruptibilityState)&vmcs.BlockingByNMI, "%v", s)
 	})
 }
 
