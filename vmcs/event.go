@@ -38,12 +38,6 @@ func (t EventType) IsException() bool {
 	return t == EventHardwareException || t == EventPrivilegedSoftwareException || t == EventSoftwareException
 }
 
-// HasLength reports whether an instruction raised the event. To inject it, the
-// instruction's length must be given (SDM Vol. 3C 25.8.3).
-func (t EventType) HasLength() bool {
-	return t == EventSoftwareInterrupt || t == EventPrivilegedSoftwareException || t == EventSoftwareException
-}
-
 // An InterruptionInfo is the format of three fields that describe an event:
 // VM-entry interruption information (SDM Vol. 3C 25.8.3, table 25-17), VM-exit
 // interruption information (25.9.2) and IDT-vectoring information (25.9.3).
@@ -88,9 +82,15 @@ func (i InterruptionInfo) Valid() bool { return i&InfoValid != 0 }
 
 // HasLength reports whether the instruction length goes with the event when it is
 // injected: for software interrupts and exceptions, and for the SYSCALL and SYSENTER
-// events of FRED (other events 1 and 2).
+// events of FRED, other events 1 and 2 (SDM Vol. 3C 25.8.3).
 func (i InterruptionInfo) HasLength() bool {
-	return i.Type().HasLength() || i.Type() == EventOther && (i.Vector() == 1 || i.Vector() == 2)
+	switch i.Type() {
+	case EventSoftwareInterrupt, EventPrivilegedSoftwareException, EventSoftwareException:
+		return true
+	case EventOther:
+		return i.Vector() == 1 || i.Vector() == 2
+	}
+	return false
 }
 
 // ForEntry returns what to write to the VM-entry interruption-information field
@@ -204,7 +204,7 @@ func (i *InterruptionInfo) UnmarshalText(text []byte) (err error) {
 type Event struct {
 	Info      InterruptionInfo // field EntryInterruptionInformation
 	ErrorCode uint32           // field EntryExceptionErrorCode, if Info.HasErrorCode
-	Length    uint32           // field EntryInstructionLength in bytes, if Info.Type().HasLength
+	Length    uint32           // field EntryInstructionLength in bytes, if Info.HasLength
 }
 
 // InjectInterrupt is an external interrupt.

@@ -27,7 +27,7 @@ func EventOf(info vmcs.InterruptionInfo, code, length uint32) (vmcs.Event, bool)
 	if e.Info.HasErrorCode() {
 		e.ErrorCode = code
 	}
-	if e.Info.Type().HasLength() {
+	if e.Info.HasLength() {
 		e.Length = length
 	}
 	return e, true
@@ -101,7 +101,7 @@ func readEvent(r vmcs.Reader, info vmcs.InterruptionInfo, codeField vmcs.Field) 
 		}
 		code = uint32(v)
 	}
-	if info.Type().HasLength() {
+	if info.HasLength() {
 		if v, err = r.Read(vmcs.ExitInstructionLength); err != nil {
 			return 0, 0, err
 		}
@@ -248,7 +248,7 @@ func (e *LengthError) Error() string {
 // instruction has: a VM entry that injects it fails. (Length 0 is allowed if
 // IA32_VMX_MISC[30] is 1, and then says that RIP is behind the instruction already.)
 func CheckLength(e vmcs.Event, zeroAllowed bool) error {
-	if !e.Info.Valid() || !e.Info.Type().HasLength() || e.Length >= 1 && e.Length <= 15 || e.Length == 0 && zeroAllowed {
+	if !e.Info.Valid() || !e.Info.HasLength() || e.Length >= 1 && e.Length <= 15 || e.Length == 0 && zeroAllowed {
 		return nil
 	}
 	return &LengthError{e.Info, e.Length}

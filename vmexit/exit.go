@@ -245,7 +245,7 @@ func (x *Exit) Inject(i vmcs.InterruptionInfo, code, length uint32) {
 	if i.HasErrorCode() {
 		x.Write(vmcs.EntryExceptionErrorCode, uint64(code))
 	}
-	if i.Type().HasLength() {
+	if i.HasLength() {
 		x.Write(vmcs.EntryInstructionLength, uint64(length))
 	}
 }
