@@ -6,6 +6,9 @@
 //	          rules of VM entry, dumps
 //	vmexit    VM exits: reasons, qualifications and the rest decoded, a
 //	          dispatcher, ready handlers; vmexit/emulate does memory-mapped I/O
+//	ept       extended page tables: entries, a builder that is safe on live tables,
+//	          views that share tables, walks, memory types, memory maps;
+//	          ept/nested walks both the guest's tables and these
 //	ring0     boots the program that imports it in ring 0, as the stock Go
 //	          toolchain built it
 //	cmd/vtx   the command: "vtx boot" runs such a program on an emulator with
@@ -16,8 +19,9 @@
 //
 // # What depends on what
 //
-// Imports go one way only: vmexit imports vmcs, ring0 and vmcs import asm, asm imports nothing but the
-// standard library, commands and examples import all. Every package compiles for
+// Imports go one way only: ept imports vmexit, vmexit imports vmcs, ring0 and vmcs
+// import asm, asm imports nothing but the standard library, commands and examples import
+// all. Every package compiles for
 // every system and processor that Go knows; what only VT-x can do returns or
 // panics with an error there that says so.
 //

@@ -143,21 +143,25 @@ func index(reason uint32) uint8 {
 //
 // The caller has the VMCS of x current and the thread locked; see
 // [asm.Guest.Enter]. Run allocates nothing.
+//
+// A handler that makes another VMCS the current one sets x.Guest to that one's guest and
+// returns Hold: then Run enters that guest.
 func (d *Dispatcher) Run(x *Exit) error {
 	if err := x.begin(); err != nil {
 		return err
 	}
-	g, table := x.Guest, &d.table
+	table := &d.table
 	for {
-		if g.Enter() != asm.Succeed {
+		if x.Guest.Enter() != asm.Succeed {
 			return entryError()
 		}
-		b := g.Reason // from here as in Dispatch, without the call
+		b := x.Guest.Reason // from here as in Dispatch, without the call
 		if b >= uint32(len(table)) {
 			b = uint32(index(b))
 		}
 		if o := table[uint8(b)](x); o == Resume {
 			// Advance, with its usual case here.
+			g := x.Guest
 			const below = 0xfffffff0 // 0 if RIP may have passed 4 GiB
 			rip := g.RIP + uint64(g.InstructionLength)
 			if uint32(rip)&below == 0 || uint32(g.RFLAGS)&(asm.FlagTF|asm.FlagRF) != 0 || g.Interruptibility != 0 {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package ept_test
+
+const raceDetector = false
