@@ -16,9 +16,14 @@
 //
 // "vtx check FILE" finds in a dump of a VMCS, such as KVM leaves in the kernel's
 // log, the rules of VM entry that it breaks. "vtx exit -" decodes a trace of VM exits.
+// "vtx ept FILE" draws and explains a map of guest-physical memory, "vtx ept-entry" one entry.
 // "vtx caps", "vtx field", "vtx fields", "vtx exit", "vtx exits" and "vtx error" look up
 // what processors can do, fields of the VMCS, VM exits, and errors of VMX
 // instructions.
+//
+// "vtx hypercall", "vtx hypercalls", "vtx status" and "vtx cpuid-hv" decode what passes
+// between Hyper-V, or who does as it does, and its guests. "vtx vtl FILE" plays a script of
+// calls between trust levels.
 package main
 
 import (
@@ -52,11 +57,18 @@ var commands = []*command{
 	bootCommand,
 	capsCommand,
 	checkCommand,
+	cpuidHvCommand,
+	eptCommand,
+	eptEntryCommand,
 	errorCommand,
 	exitCommand,
 	exitsCommand,
 	fieldCommand,
 	fieldsCommand,
+	hypercallCommand,
+	hypercallsCommand,
+	statusCommand,
+	vtlCommand,
 }
 
 func main() { os.Exit(run(os.Args[1:])) }
