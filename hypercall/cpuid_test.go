@@ -159,7 +159,7 @@ func leaves(t *rapid.T) {
 	}
 }
 
-func TestReadLeaves(t *testing.T) { rapid.Check(t, leaves) }
+func TestReadLeaves(t *testing.T) { checkOnHost(t, leaves) }
 
 func FuzzReadLeaves(f *testing.F) { f.Fuzz(rapid.MakeFuzz(leaves)) }
 

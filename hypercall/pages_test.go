@@ -132,7 +132,7 @@ func vpAssist(t *rapid.T) {
 	})
 }
 
-func TestVpAssistPage(t *testing.T) { rapid.Check(t, vpAssist) }
+func TestVpAssistPage(t *testing.T) { checkOnHost(t, vpAssist) }
 
 // A slot holds one message, of which nothing is lost; what has to wait is announced.
 func messagePage(t *rapid.T) {
@@ -184,7 +184,7 @@ func messagePage(t *rapid.T) {
 	})
 }
 
-func TestMessagePage(t *testing.T) { rapid.Check(t, messagePage) }
+func TestMessagePage(t *testing.T) { checkOnHost(t, messagePage) }
 
 // A hypervisor and a guest's processor that use a slot at the same time lose no message: the
 // hypervisor tries again after an EOM only.
@@ -288,7 +288,7 @@ func eventFlags(t *rapid.T) {
 	})
 }
 
-func TestEventFlagsPage(t *testing.T) { rapid.Check(t, eventFlags) }
+func TestEventFlagsPage(t *testing.T) { checkOnHost(t, eventFlags) }
 
 // Each flag that is set while others clear is seen once.
 func TestEventFlagsRace(t *testing.T) {

@@ -194,6 +194,7 @@ func wordAgrees(v reflect.Value, field string, off, width int, others uint64) st
 // Every word and structure is as all sources have it, or the table says why not; and all
 // their fields are in a source.
 func TestLayoutsAreTheSources(t *testing.T) {
+	hostOnly(t)
 	bitfields := csvRows(t, bitfieldRows)
 	others := func(typ, source string) (bits uint64) {
 		for _, r := range bitfields {
@@ -274,6 +275,7 @@ func reservedMask(v reflect.Value, name string) (mask []byte) {
 
 // Each bit that is reserved, and no other, is found and refused.
 func TestReservedBits(t *testing.T) {
+	hostOnly(t)
 	for _, make_ := range hypercall.Structures {
 		s := make_()
 		mask := reservedMask(reflect.ValueOf(s).Elem(), "")
@@ -375,7 +377,7 @@ func structures(t *rapid.T) {
 	codec(t, s, b, rapid.IntRange(0, 9).Draw(t, "extra"))
 }
 
-func TestStructures(t *testing.T) { rapid.Check(t, structures) }
+func TestStructures(t *testing.T) { checkOnHost(t, structures) }
 
 func FuzzStructures(f *testing.F) {
 	for i, make_ := range hypercall.Structures {
@@ -435,7 +437,7 @@ func words(t *rapid.T) {
 	require.Equal(t, v.Elem().Uint()&^bits.Uint(), off.Uint())
 }
 
-func TestWords(t *testing.T) { rapid.Check(t, words) }
+func TestWords(t *testing.T) { checkOnHost(t, words) }
 
 // wordTexts has what holds for a word or enumeration and any text: it is refused and nothing is
 // changed, or what it is read as prints and is read again.
@@ -500,6 +502,7 @@ func TestWordTexts(t *testing.T) {
 
 // Enumerations have every value that a source has, by the TLFS's name where it has one.
 func TestEnumsAreTheSources(t *testing.T) {
+	hostOnly(t)
 	seen := map[string]bool{}
 	for _, r := range csvRows(t, enumWitnesses) {
 		var v reflect.Value

@@ -95,7 +95,7 @@ func vpSets(t *rapid.T) {
 	})
 }
 
-func TestVpSets(t *testing.T) { rapid.Check(t, vpSets) }
+func TestVpSets(t *testing.T) { checkOnHost(t, vpSets) }
 
 func FuzzVpSet(f *testing.F) {
 	f.Add([]byte{})

@@ -120,7 +120,7 @@ func inputParts(t *rapid.T) {
 	require.Equal(t, hypercall.MakeResult(hypercall.Status(c), n), hypercall.Result(0).WithStatus(hypercall.Status(c)).WithReps(n))
 }
 
-func TestInputParts(t *testing.T) { rapid.Check(t, inputParts) }
+func TestInputParts(t *testing.T) { checkOnHost(t, inputParts) }
 
 func FuzzInputParts(f *testing.F) { f.Fuzz(rapid.MakeFuzz(inputParts)) }
 
@@ -198,7 +198,7 @@ func texts(t *rapid.T) {
 	require.Equal(t, deref(q), deref(again), "%q", s)
 }
 
-func TestTexts(t *testing.T) { rapid.Check(t, texts) }
+func TestTexts(t *testing.T) { checkOnHost(t, texts) }
 
 func FuzzTexts(f *testing.F) { f.Fuzz(rapid.MakeFuzz(texts)) }
 
@@ -341,7 +341,7 @@ func guestOSIDs(t *rapid.T) {
 	require.Equal(t, g, again)
 }
 
-func TestGuestOSIDs(t *testing.T) { rapid.Check(t, guestOSIDs) }
+func TestGuestOSIDs(t *testing.T) { checkOnHost(t, guestOSIDs) }
 
 // Words are made and taken apart without allocation.
 func TestWordsDoNotAllocate(t *testing.T) {

@@ -313,9 +313,6 @@ var guardedMSRs = [...]struct {
 
 const miscEnable = 0x1a0 // IA32_MISC_ENABLE
 
-// guardsAll are all intercepts that there are.
-const guardsAll = ^hypercall.CrInterceptReserved
-
 // WriteRegister tells what becomes of a write by the active level of a processor to CR0,
 // CR4, XCR0 (RegisterXFEM), GDTR, IDTR, LDTR or TR: Done or Intercepted. The old value
 // counts for CR0 and CR4, of which a level guards only the bits in its mask.
