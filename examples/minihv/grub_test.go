@@ -124,7 +124,7 @@ log: "%s"
 			_ = exec.CommandContext(ctx, "bochs", "-q", "-f", filepath.Join(dir, "bochsrc"), "-rc", filepath.Join(dir, "debugger")).Run()
 			out, err := os.ReadFile(com1)
 			require.NoError(t, err)
-			checkExits(t, strings.ReplaceAll(string(out), "\r", ""))
+			checkTranscript(t, strings.ReplaceAll(string(out), "\r", ""))
 		})
 	}
 }

@@ -2,12 +2,12 @@ package main
 
 import "unsafe"
 
-// guestBounds gives the addresses of the guest's code, in guest_amd64.s, and of
-// its end.
-func guestBounds() (start, end uintptr)
+// guestBounds gives the addresses of the guests' code, in guest_amd64.s, of where
+// exceptions go on, and of its end.
+func guestBounds() (start, fault, end uintptr)
 
-// guestCode is the guest's code as bytes.
-func guestCode() []byte {
-	start, end := guestBounds()
-	return unsafe.Slice(*(**byte)(unsafe.Pointer(&start)), end-start)
+// guestCode returns the guests' code as bytes, and where in it exceptions go on.
+func guestCode() (code []byte, fault uint64) {
+	start, at, end := guestBounds()
+	return unsafe.Slice(*(**byte)(unsafe.Pointer(&start)), end-start), uint64(at - start)
 }

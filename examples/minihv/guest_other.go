@@ -2,6 +2,6 @@
 
 package main
 
-// guestCode is the guest's code: there is none for this architecture, and main
-// stops before it asks.
-func guestCode() []byte { return nil }
+// guestCode is the guests' code: there is none for this architecture, and main stops
+// before it asks.
+func guestCode() (code []byte, fault uint64) { return nil, 0 }

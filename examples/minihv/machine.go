@@ -5,12 +5,13 @@ import (
 	"fmt"
 
 	"github.com/govtx/vtx/asm"
+	"github.com/govtx/vtx/ept"
 	"github.com/govtx/vtx/ring0"
 	"github.com/govtx/vtx/vmcs"
 )
 
-// A processor is what checkVMX asks and tells the processor.
-type processor interface {
+// A vmxProcessor is what checkVMX asks and tells the processor.
+type vmxProcessor interface {
 	vmcs.MSRReader
 	vmcs.CPUIDReader
 	WriteMSR(msr uint32, value uint64)
@@ -23,7 +24,7 @@ func (native) WriteMSR(msr uint32, value uint64) { asm.WRMSR(msr, value) }
 
 // checkVMX says what a processor's VMX can do, or what is missing to run the
 // hypervisor. If the firmware has left VMX open it is turned on.
-func checkVMX(p processor) (*vmcs.Capabilities, error) {
+func checkVMX(p vmxProcessor) (*vmcs.Capabilities, error) {
 	caps, err := vmcs.ReadCapabilities(p, p)
 	if errors.Is(err, vmcs.ErrNoVMX) {
 		return nil, fmt.Errorf("%w: choose a CPU model that has it", err)
@@ -48,8 +49,8 @@ func checkVMX(p processor) (*vmcs.Capabilities, error) {
 	if !vmcs.Supports(caps, vmcs.SecondaryEnableEPT) {
 		return nil, errors.New("this processor has no EPT: choose a CPU model that has it")
 	}
-	if !caps.EPTVPID.Walk4() || !caps.EPTVPID.WriteBack() {
-		return nil, fmt.Errorf("EPT lacks 4-level walks or write-back tables (IA32_VMX_EPT_VPID_CAP is %#x)", uint64(caps.EPTVPID))
+	if err := (&ept.Mode{Capabilities: caps.EPTVPID, PhysicalAddressBits: caps.CPU.PhysicalAddressBits}).Validate(); err != nil {
+		return nil, err
 	}
 	return caps, nil
 }
