@@ -9,20 +9,22 @@
 //	ept       extended page tables: entries, a builder that is safe on live tables,
 //	          views that share tables, walks, memory types, memory maps;
 //	          ept/nested walks both the guest's tables and these
+//	hypercall the Hyper-V interface: words, calls, statuses, registers, CPUID leaves,
+//	          structures; a caller and a dispatcher
+//	vtl       the state machine of virtual trust levels, 0 to 15
 //	ring0     boots the program that imports it in ring 0, as the stock Go
 //	          toolchain built it
 //	cmd/vtx   the command: "vtx boot" runs such a program on an emulator with
 //	          VT-x, "go test -exec" its tests; "vtx check" explains a failed
 //	          VM entry
 //
-// and examples/minihv is a minimal hypervisor that shows them together.
+// and examples/minihv is a small hypervisor with trust levels that shows them together.
 //
 // # What depends on what
 //
 // Imports go one way only: ept imports vmexit, vmexit imports vmcs, ring0 and vmcs
-// import asm, asm imports nothing but the standard library, commands and examples import
-// all. Every package compiles for
-// every system and processor that Go knows; what only VT-x can do returns or
+// import asm, vtl imports hypercall, asm and hypercall import nothing of these, commands
+// and examples import all. Every package compiles for every system and processor that Go knows; what only VT-x can do returns or
 // panics with an error there that says so.
 //
 // # The manuals
