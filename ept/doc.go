@@ -14,10 +14,38 @@
 // depends on the processor and on controls, which a [Mode] has; [ModeOf] takes it from a
 // VMCS. [Mode.Misconfiguration] names the rule that an entry breaks:
 //
-//	m := &ept.Mode{Capabilities: caps.EPTVPID, PhysicalAddressBits: 39}
+//	m := ept.NewMode(caps)
 //	if r := m.Misconfiguration(e, ept.PDE); r != nil {
 //		return fmt.Errorf("%v: %v", e, r)
 //	}
+//
+// # Building
+//
+// A [Space] is one guest-physical memory in up to 64 views, each a hierarchy of tables with
+// an EPT pointer of its own; views share the tables of all that they agree on. Map, Replace,
+// Unmap, Protect, Split and Join change one [View], or all if they are the Space's. Each
+// does all or nothing, on tables that processors walk meanwhile, and says what is to be
+// invalidated:
+//
+//	space, err := ept.New(ept.Config{Pages: arena, Mode: ept.NewMode(caps)})
+//	full := space.View(0)
+//	due, err := full.MapTyped(0, size, base, ept.All, mtrrs)
+//	restricted, err := full.Clone()
+//	due, err = restricted.Protect(secret, 4096, 0, ept.All)
+//	if kind, d, ok := due.INVEPT(restricted.Pointer(), caps.EPTVPID); ok {
+//		asm.INVEPT(uint64(kind), (*[2]uint64)(&d))
+//	}
+//
+// # Walking
+//
+// [View.Translate] gives the physical address of an access, or the [Fault] that the
+// processor would cause, with its exit qualification. The function [Translate] does so for
+// any [Source] of entries, such as the [Tables] in a dump, whatever is in them. Package
+// ept/nested walks the guest's page tables as well.
+//
+// [Mappings] merges what a source maps into ranges, [Compare] finds what two map
+// differently, and a [Drawing] shows it, as text or SVG. A [MapFile] describes memory in
+// text; command "vtx ept" draws it.
 //
 // # Memory types
 //

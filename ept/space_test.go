@@ -222,6 +222,49 @@ func TestSharedBehindMasks(t *testing.T) {
 	}
 }
 
+// TestMaskedFirst: where the view that sees a table through a mask comes first, it gets the
+// copy, and the other keeps the table. That takes three pages and no more.
+func TestMaskedFirst(t *testing.T) {
+	a, err := ept.NewArena(make([]byte, 100*size4K), 0x10_0000)
+	require.NoError(t, err)
+	pages := &fallible{a, -1}
+	s, err := ept.New(ept.Config{Pages: pages, Mode: ept.Mode{Capabilities: allCapabilities, PhysicalAddressBits: 46}})
+	require.NoError(t, err)
+	v := s.View(0)
+	_, err = v.Map(0, size1G, 0, ept.All|ept.WB.Entry())
+	require.NoError(t, err)
+	_, err = v.Split(0, size2M, ept.PTE)
+	require.NoError(t, err)
+	_, err = v.Clone()
+	require.NoError(t, err)
+	_, err = v.Protect(0, 512*size1G, 0, ept.Write)
+	require.NoError(t, err)
+	pages.left = 2
+	_, err = s.Protect(size4K, size4K, ept.Write|ept.SuppressVE, ept.Execute)
+	require.ErrorIs(t, err, ept.ErrNoPages)
+	pages.left = 3
+	_, err = s.Protect(size4K, size4K, ept.Write|ept.SuppressVE, ept.Execute)
+	require.NoError(t, err)
+}
+
+// TestVirtualizationExceptions: what becomes #VE is for each page to say, also if all
+// rights of a large range are taken away.
+func TestVirtualizationExceptions(t *testing.T) {
+	s, _ := newSpace(t, 100, ept.Config{Mode: ept.Mode{ViolationVE: true}, Convertible: true})
+	v := s.View(0)
+	_, err := v.Map(0, size2M, 0, ept.All|ept.WB.Entry()|ept.SuppressVE)
+	require.NoError(t, err)
+	_, err = v.Map(size2M, size2M, size2M, ept.All|ept.WB.Entry())
+	require.NoError(t, err)
+	_, err = v.Protect(0, 512*size1G, 0, ept.All)
+	require.NoError(t, err)
+	for gpa, want := range map[uint64]bool{0: false, size2M: true, 2 * size2M: true} {
+		_, f := v.Translate(gpa, ept.LinearRead)
+		require.Equal(t, ept.Violation, f.Kind)
+		require.Equal(t, want, f.VE, "%#x", gpa)
+	}
+}
+
 // TestDue: what has to be invalidated (SDM Vol. 3C 29.4.3.4).
 func TestDue(t *testing.T) {
 	const wb = ept.Entry(ept.WB) << 3

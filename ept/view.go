@@ -228,7 +228,8 @@ func (v *View) Join(gpa, size uint64) (Invalidation, error) {
 
 // Clone returns a new view that maps the same. It takes one page: all but the root table is
 // shared until one of the views changes, and each change copies just the tables on the
-// way to it. Accessed and dirty flags in shared tables are those of all that share.
+// way to it. Accessed and dirty flags in shared tables are those of all that share: to find
+// them all, harvest all views, by [Space.Harvest].
 func (v *View) Clone() (*View, error) {
 	s := v.space
 	if v.closed() {
