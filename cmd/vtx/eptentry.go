@@ -112,10 +112,8 @@ func (e *eptEntry) processor() error {
 		if err != nil {
 			return err
 		}
-		e.mode.Capabilities = c.EPTVPID
-		if bits := c.CPU.PhysicalAddressBits; bits != 0 {
-			e.mode.PhysicalAddressBits = bits
-		}
+		m := ept.NewMode(c)
+		e.mode.Capabilities, e.mode.PhysicalAddressBits, e.mode.KeyBits = m.Capabilities, m.PhysicalAddressBits, m.KeyBits
 	}
 	if e.caps != nil {
 		e.mode.Capabilities = vmcs.EPTVPID(*e.caps)

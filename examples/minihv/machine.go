@@ -49,7 +49,8 @@ func checkVMX(p vmxProcessor) (*vmcs.Capabilities, error) {
 	if !vmcs.Supports(caps, vmcs.SecondaryEnableEPT) {
 		return nil, errors.New("this processor has no EPT: choose a CPU model that has it")
 	}
-	if err := (&ept.Mode{Capabilities: caps.EPTVPID, PhysicalAddressBits: caps.CPU.PhysicalAddressBits}).Validate(); err != nil {
+	mode := ept.NewMode(caps)
+	if err := mode.Validate(); err != nil {
 		return nil, err
 	}
 	return caps, nil

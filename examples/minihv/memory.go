@@ -36,7 +36,8 @@ type guestMemory struct {
 }
 
 func newGuestMemory(caps *vmcs.Capabilities) (*guestMemory, error) {
-	types, err := ept.ReadMTRRs(vmcs.Processor{}, caps.CPU.PhysicalAddressBits)
+	mode := ept.NewMode(caps)
+	types, err := ept.ReadMTRRs(vmcs.Processor{}, mode.PhysicalBits())
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +51,7 @@ func newGuestMemory(caps *vmcs.Capabilities) (*guestMemory, error) {
 	}
 	space, err := ept.New(ept.Config{
 		Pages: arena,
-		Mode:  ept.Mode{Capabilities: caps.EPTVPID, PhysicalAddressBits: caps.CPU.PhysicalAddressBits},
+		Mode:  mode,
 	})
 	if err != nil {
 		return nil, err
