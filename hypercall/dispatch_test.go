@@ -306,7 +306,7 @@ func TestOpenVMMVectors(t *testing.T) {
 				require.Equal(t, v.start, first)
 				require.Equal(t, v.count, limit)
 				for i := first; i < end; i++ {
-					require.Equal(t, uint64(pattern+2+i), le(c.Element(i)))
+					require.Equal(t, pattern+2+uint64(i), le(c.Element(i)))
 					if v.out {
 						putLE(c.OutputElement(i), ^uint64(pattern)-2-uint64(i))
 					}
