@@ -14,6 +14,7 @@ import (
 
 	"github.com/govtx/vtx/hypercall"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 )
 
 // What is no page is refused by all views, and the views without one do nothing.
@@ -509,6 +510,9 @@ func TestHypercallPageRefuses(t *testing.T) {
 
 // Using the pages does not allocate.
 func TestPagesDoNotAllocate(t *testing.T) {
+	if !ring0test.Optimised() {
+		t.Skip("only with optimization")
+	}
 	a, _ := hypercall.VpAssistPageOf(make([]byte, 4096))
 	m, _ := hypercall.MessagePageOf(make([]byte, 4096))
 	e, _ := hypercall.EventFlagsPageOf(make([]byte, 4096))
