@@ -16,6 +16,9 @@ const (
 	MaxProcessors = 4096    // processors of a partition: as many as HV_VP_SET can name
 	maxPage       = 1 << 40 // page numbers have fewer than 40 bits: addresses have 52
 
+	minPhysicalBits = 32
+	maxPhysicalBits = 52
+
 	// DefaultProtectionMemory is how many bytes a partition's protections may take
 	// unless Config says otherwise.
 	DefaultProtectionMemory = 16 << 20
@@ -59,6 +62,11 @@ type Config struct {
 
 	// CodePageOffsets is the register HvRegisterVsmCodePageOffsets, of all levels.
 	CodePageOffsets hypercall.VsmCodePageOffsets
+
+	// PhysicalBits is how many bits the partition's physical addresses have: what CPUID
+	// tells the guest in leaf 0x80000008. An assist page beyond is refused, and RAM is
+	// not there. 32 to 52; 0 is 52.
+	PhysicalBits uint8
 
 	// PartitionID is the partition's own number, by which it can name itself besides
 	// hypercall.PartitionSelf; 0 if it has none.
@@ -133,12 +141,21 @@ func (c *Config) check() error {
 	if m := c.Capabilities.MbecVtlMask() &^ upTo(c.MaximumVTL); c.MaximumVTL.Valid() && m != 0 {
 		bad("MbecVtlMask of Capabilities has bits 0x%x above MaximumVTL %d: clear them", m, c.MaximumVTL)
 	}
+	width := c.PhysicalBits
+	if width == 0 {
+		width = maxPhysicalBits
+	}
+	if width < minPhysicalBits || width > maxPhysicalBits {
+		bad("PhysicalBits is %d: physical addresses have %d to %d bits, and 0 stands for %d", width, minPhysicalBits, maxPhysicalBits, maxPhysicalBits)
+		width = maxPhysicalBits
+	}
+	pages := uint64(1) << (width - pageShift)
 	for i, r := range c.RAM {
 		switch {
 		case r.Pages == 0:
 			bad("RAM range %d is empty: leave it out", i)
-		case r.Page >= maxPage || r.Pages > maxPage-r.Page:
-			bad("RAM range %d, 0x%x pages from 0x%x, passes page 0x%x: physical addresses have 52 bits", i, r.Pages, r.Page, uint64(maxPage))
+		case r.Page >= pages || r.Pages > pages-r.Page:
+			bad("RAM range %d, 0x%x pages from 0x%x, passes page 0x%x: physical addresses have %d bits", i, r.Pages, r.Page, pages, width)
 		case i > 0 && r.Page < c.RAM[i-1].End():
 			bad("RAM range %d, %v, starts before the one before it ends: sort ranges, and join those that overlap", i, r)
 		}

@@ -67,6 +67,8 @@ func (p *Partition) EnablePartitionVTL(vp uint32, in *hypercall.EnablePartitionV
 
 // EnableVPVTL is HvCallEnableVpVtl by the active level of processor vp: the target level can
 // then be entered on the target processor, and begins with the context (rules 4, 16 to 26).
+// Intercepts that higher levels have there begin to count for the level after that: its
+// registers had no values before that the context could change (rule 107).
 func (p *Partition) EnableVPVTL(vp uint32, in *hypercall.EnableVpVtlInput, e *Effects) hypercall.Status {
 	v := p.processor(vp)
 	if v == nil {
@@ -142,7 +144,12 @@ func (p *Partition) mbecChanged(vp uint32, before uint16, e *Effects) {
 // that waits to be started has the context in the target level, and runs. If higher levels
 // are enabled on it, the highest one runs first. If a level above the caller's wants to know, it is
 // Intercepted, and the call is made again after that level has run; otherwise it is Done,
-// with the status (rules 78, 79, 113 to 118).
+// with the status: ACCESS_DENIED if that level is not enabled on the caller's processor, so
+// that it cannot be told (rules 78, 79, 113 to 118).
+//
+// The context is not held against the intercepts of register writes that higher levels have
+// on the target processor: these run first there, and see it. Those who want to see it
+// before have InterceptVpStartup and DenyLowerVtlStartup (rule 107).
 func (p *Partition) StartVP(vp uint32, in *hypercall.StartVirtualProcessorInput, e *Effects) (Outcome, hypercall.Status) {
 	v := p.processor(vp)
 	if v == nil {
@@ -174,8 +181,12 @@ func (p *Partition) StartVP(vp uint32, in *hypercall.StartVirtualProcessorInput,
 	if r := checkContext(target, &in.Context); r != refusedNot {
 		return Done, p.refuse(r)
 	}
+	o := p.startGuard(v)
+	if o != 0 && !v.has(o) {
+		return Done, p.refuse(startUntold)
+	}
 	p.why = refusedNot
-	if o := p.startGuard(v); o != 0 {
+	if o != 0 {
 		p.report(v, &Intercept{Kind: InterceptStart, VP: vp, Level: v.active, Owner: o, Target: index, TargetLevel: target}, e)
 		return Intercepted, 0
 	}

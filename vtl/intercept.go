@@ -273,13 +273,15 @@ func (p *Partition) Guard(vp uint32, level VTL) (control hypercall.CrInterceptCo
 }
 
 // guardedRegisters are the registers whose writes levels can intercept (TLFS vsm.md,
-// "Secure Register Intercepts").
+// "Secure Register Intercepts"). The intermediate ones are other names of CR0 and CR4.
 var guardedRegisters = [...]struct {
 	name  hypercall.Register
 	write hypercall.CrInterceptControl
 }{
 	{hypercall.RegisterCR0, hypercall.CrInterceptCr0Write},
 	{hypercall.RegisterCR4, hypercall.CrInterceptCr4Write},
+	{hypercall.RegisterIntermediateCR0, hypercall.CrInterceptCr0Write},
+	{hypercall.RegisterIntermediateCR4, hypercall.CrInterceptCr4Write},
 	{hypercall.RegisterXFEM, hypercall.CrInterceptXCr0Write},
 	{hypercall.RegisterGDTR, hypercall.CrInterceptGdtrWrite},
 	{hypercall.RegisterIDTR, hypercall.CrInterceptIdtrWrite},
@@ -287,31 +289,95 @@ var guardedRegisters = [...]struct {
 	{hypercall.RegisterTR, hypercall.CrInterceptTrWrite},
 }
 
-// guardedMSRs are the MSRs whose accesses levels can intercept.
+// guardedMSRs are the MSRs whose accesses levels can intercept. Registers of a row have
+// names that follow each other, as the MSRs do.
 var guardedMSRs = [...]struct {
 	msr, last uint32
+	name      hypercall.Register // of the first
 	read      hypercall.CrInterceptControl
 	write     hypercall.CrInterceptControl
 }{
-	{0x1b, 0x1b, hypercall.CrInterceptApicBaseMsrRead, hypercall.CrInterceptApicBaseMsrWrite}, // IA32_APIC_BASE
-	{0x8c, 0x8f, 0, hypercall.CrInterceptMsrSgxLaunchControlWrite},                            // IA32_SGXLEPUBKEYHASH0-3
-	{0x174, 0x174, 0, hypercall.CrInterceptMsrSysenterCsWrite},
-	{0x175, 0x175, 0, hypercall.CrInterceptMsrSysenterEspWrite},
-	{0x176, 0x176, 0, hypercall.CrInterceptMsrSysenterEipWrite},
-	{0x1a0, 0x1a0, hypercall.CrInterceptIA32MiscEnableRead, hypercall.CrInterceptIA32MiscEnableWrite},
-	{0x6a2, 0x6a2, 0, hypercall.CrInterceptMsrScetWrite},                  // IA32_S_CET
-	{0x6a4, 0x6a6, 0, hypercall.CrInterceptMsrPlsSspWrite},                // IA32_PL0_SSP-PL2_SSP
-	{0x6a8, 0x6a8, 0, hypercall.CrInterceptMsrInterruptSspTableAddrWrite}, // IA32_INTERRUPT_SSP_TABLE_ADDR
-	{0xda0, 0xda0, 0, hypercall.CrInterceptMsrXSSWrite},                   // IA32_XSS
-	{0xc0000080, 0xc0000080, hypercall.CrInterceptMsrEferRead, hypercall.CrInterceptMsrEferWrite},
-	{0xc0000081, 0xc0000081, hypercall.CrInterceptMsrStarRead, hypercall.CrInterceptMsrStarWrite},
-	{0xc0000082, 0xc0000082, hypercall.CrInterceptMsrLstarRead, hypercall.CrInterceptMsrLstarWrite},
-	{0xc0000083, 0xc0000083, hypercall.CrInterceptMsrCstarRead, hypercall.CrInterceptMsrCstarWrite},
-	{0xc0000084, 0xc0000084, 0, hypercall.CrInterceptMsrSfmaskWrite},
-	{0xc0000103, 0xc0000103, 0, hypercall.CrInterceptMsrTscAuxWrite},
+	{0x1b, 0x1b, hypercall.RegisterAPICBase, hypercall.CrInterceptApicBaseMsrRead, hypercall.CrInterceptApicBaseMsrWrite}, // IA32_APIC_BASE
+	{0x8c, 0x8f, hypercall.RegisterSgxLaunchControl0, 0, hypercall.CrInterceptMsrSgxLaunchControlWrite},                   // IA32_SGXLEPUBKEYHASH0-3
+	{0x174, 0x174, hypercall.RegisterSysenterCS, 0, hypercall.CrInterceptMsrSysenterCsWrite},
+	{0x175, 0x175, hypercall.RegisterSysenterESP, 0, hypercall.CrInterceptMsrSysenterEspWrite},
+	{0x176, 0x176, hypercall.RegisterSysenterEIP, 0, hypercall.CrInterceptMsrSysenterEipWrite},
+	{0x1a0, 0x1a0, hypercall.RegisterMSRIa32MiscEnable, hypercall.CrInterceptIA32MiscEnableRead, hypercall.CrInterceptIA32MiscEnableWrite},
+	{0x6a2, 0x6a2, hypercall.RegisterSCet, 0, hypercall.CrInterceptMsrScetWrite},                                   // IA32_S_CET
+	{0x6a4, 0x6a6, hypercall.RegisterPl0SSP, 0, hypercall.CrInterceptMsrPlsSspWrite},                               // IA32_PL0_SSP-PL2_SSP
+	{0x6a8, 0x6a8, hypercall.RegisterInterruptSSPTableAddr, 0, hypercall.CrInterceptMsrInterruptSspTableAddrWrite}, // IA32_INTERRUPT_SSP_TABLE_ADDR
+	{0xda0, 0xda0, hypercall.RegisterXss, 0, hypercall.CrInterceptMsrXSSWrite},                                     // IA32_XSS
+	{0xc0000080, 0xc0000080, hypercall.RegisterEFER, hypercall.CrInterceptMsrEferRead, hypercall.CrInterceptMsrEferWrite},
+	{0xc0000081, 0xc0000081, hypercall.RegisterSTAR, hypercall.CrInterceptMsrStarRead, hypercall.CrInterceptMsrStarWrite},
+	{0xc0000082, 0xc0000082, hypercall.RegisterLSTAR, hypercall.CrInterceptMsrLstarRead, hypercall.CrInterceptMsrLstarWrite},
+	{0xc0000083, 0xc0000083, hypercall.RegisterCSTAR, hypercall.CrInterceptMsrCstarRead, hypercall.CrInterceptMsrCstarWrite},
+	{0xc0000084, 0xc0000084, hypercall.RegisterSFMASK, 0, hypercall.CrInterceptMsrSfmaskWrite},
+	{0xc0000103, 0xc0000103, hypercall.RegisterTSCAux, 0, hypercall.CrInterceptMsrTscAuxWrite},
 }
 
-const miscEnable = 0x1a0 // IA32_MISC_ENABLE
+// writeGuard returns the intercept of writes to a register; 0 if there is none.
+func writeGuard(name hypercall.Register) hypercall.CrInterceptControl {
+	for i := range guardedRegisters {
+		if guardedRegisters[i].name == name {
+			return guardedRegisters[i].write
+		}
+	}
+	for i := range guardedMSRs {
+		if m := &guardedMSRs[i]; uint32(name-m.name) <= m.last-m.msr {
+			return m.write
+		}
+	}
+	return 0
+}
+
+// intercepts reports whether a level intercepts an access, of which there is one bit. The
+// values, before and after, count for registers with a mask.
+func (c *context) intercepts(how hypercall.CrInterceptControl, old, value uint64) bool {
+	if c.guard&how == 0 {
+		return false
+	}
+	switch how {
+	case hypercall.CrInterceptCr0Write:
+		return (old^value)&c.maskCR0 != 0
+	case hypercall.CrInterceptCr4Write:
+		return (old^value)&c.maskCR4 != 0
+	case hypercall.CrInterceptIA32MiscEnableWrite:
+		return (old^value)&c.maskMisc != 0
+	}
+	return true
+}
+
+// guarded returns why the active level of processor v may not write a register of its own
+// or a lower level of processor index: a level above it that is enabled there intercepts
+// that level's own writes (rules 65 and 107). Were it let, a level would get round its
+// guards by a hypercall. A masked register is compared with what it is now.
+func (p *Partition) guarded(v *processor, index uint32, level VTL, name hypercall.Register, value uint64) (Refusal, hypercall.Status) {
+	owners := p.processors[index].enabled & above(v.active)
+	if owners == 0 {
+		return refusedNot, hypercall.StatusSuccess
+	}
+	how, old := writeGuard(name), Value{}
+	switch how {
+	case 0:
+		return refusedNot, hypercall.StatusSuccess
+	case hypercall.CrInterceptCr0Write:
+		name = hypercall.RegisterCR0
+	case hypercall.CrInterceptCr4Write:
+		name = hypercall.RegisterCR4
+	}
+	if masked := hypercall.CrInterceptCr0Write | hypercall.CrInterceptCr4Write | hypercall.CrInterceptIA32MiscEnableWrite; how&masked != 0 {
+		var s hypercall.Status
+		if old, s = p.registers.Register(index, level, name); s != hypercall.StatusSuccess {
+			return registersRefuse, s
+		}
+	}
+	for ; owners != 0; owners &= owners - 1 {
+		if p.context(index, VTL(bits.TrailingZeros16(owners))).intercepts(how, old.Low, value) {
+			return registerGuarded, refusals[registerGuarded].status[p.config.Profile]
+		}
+	}
+	return refusedNot, hypercall.StatusSuccess
+}
 
 // WriteRegister tells what becomes of a write by the active level of a processor to CR0,
 // CR4, XCR0 (RegisterXFEM), GDTR, IDTR, LDTR or TR: Done or Intercepted. The old value
@@ -329,10 +395,7 @@ func (p *Partition) WriteRegister(vp uint32, name hypercall.Register, old, value
 	}
 	for o := v.enabled & above(v.active); o != 0; o &= o - 1 {
 		l := VTL(bits.TrailingZeros16(o))
-		c := p.context(vp, l)
-		if c.guard&write == 0 ||
-			name == hypercall.RegisterCR0 && (old^value)&c.maskCR0 == 0 ||
-			name == hypercall.RegisterCR4 && (old^value)&c.maskCR4 == 0 {
+		if !p.context(vp, l).intercepts(write, old, value) {
 			continue
 		}
 		p.report(v, &Intercept{Kind: InterceptRegister, VP: vp, Level: v.active, Owner: l, Register: name, Value: value}, e)
@@ -373,8 +436,7 @@ func (p *Partition) accessMSR(vp uint32, msr uint32, write bool, old, value uint
 	}
 	for ; owners != 0; owners &= owners - 1 {
 		l := VTL(bits.TrailingZeros16(owners))
-		c := p.context(vp, l)
-		if c.guard&how == 0 || write && msr == miscEnable && (old^value)&c.maskMisc == 0 {
+		if !p.context(vp, l).intercepts(how, old, value) {
 			continue
 		}
 		p.report(v, &Intercept{Kind: InterceptMSR, VP: vp, Level: v.active, Owner: l, MSR: msr, Write: write, Value: value}, e)
@@ -412,16 +474,21 @@ func (t *ports) appendState(b []byte) []byte {
 }
 
 // AccessIO tells what becomes of an access to I/O ports by the active level of a processor,
-// of 1, 2 or 4 bytes: Done or Intercepted. Every port that it reaches counts.
+// of 1, 2 or 4 bytes: Done or Intercepted. Every port that it reaches counts. What levels
+// intercept they intercept on all processors: it is GeneralProtection if such a level is
+// not enabled on this one, so that there is no one to tell (rule 111).
 func (p *Partition) AccessIO(vp uint32, port uint16, size uint8, write bool, value uint64, e *Effects) Outcome {
 	v := p.processor(vp)
 	if v == nil || size == 0 || size > 8 {
 		return GeneralProtection
 	}
-	for o := v.enabled & above(v.active); o != 0; o &= o - 1 {
+	for o := p.enabled & above(v.active); o != 0; o &= o - 1 {
 		l := VTL(bits.TrailingZeros16(o))
 		if !p.domains[l].ports.has(flag(write), uint32(port), uint32(port)+uint32(size)-1) {
 			continue
+		}
+		if !v.has(l) {
+			return GeneralProtection
 		}
 		p.report(v, &Intercept{Kind: InterceptIO, VP: vp, Level: v.active, Owner: l, Port: port, Size: size, Write: write, Value: value}, e)
 		return Intercepted
@@ -436,7 +503,8 @@ func (p *Partition) InterceptsPort(level VTL, port uint16, write bool) bool {
 
 // InstallIntercept is HvCallInstallIntercept, by the active level of processor vp: it has
 // lower levels' accesses to one or more I/O ports intercepted, reads, writes or both as the
-// mask says; what was said of these ports before is replaced.
+// mask says; what was said of these ports before is replaced. It counts on all processors,
+// also where the level is not enabled: see [Partition.AccessIO].
 func (p *Partition) InstallIntercept(vp uint32, in *hypercall.InstallInterceptInput, e *Effects) hypercall.Status {
 	v := p.processor(vp)
 	if v == nil {

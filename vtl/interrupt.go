@@ -206,13 +206,15 @@ func (p *Partition) SetVINAAsserted(vp uint32, level VTL, asserted bool) {
 	}
 }
 
-// SetAssistPage is a write to HV_X64_MSR_VP_ASSIST_PAGE by a level of a processor.
+// SetAssistPage is a write to HV_X64_MSR_VP_ASSIST_PAGE by a level of a processor: Done,
+// GeneralProtection if the address has more bits than physical ones have, or Dropped if the
+// level is not enabled there.
 func (p *Partition) SetAssistPage(vp uint32, level VTL, value uint64) Outcome {
 	v := p.processor(vp)
 	if v == nil || !v.has(level) {
 		return Dropped
 	}
-	if value>>52 != 0 {
+	if value>>p.config.PhysicalBits != 0 {
 		return GeneralProtection
 	}
 	p.context(vp, level).assist = value
@@ -242,7 +244,7 @@ const (
 // that it is for, if it is for a level above VTL0, which only HvCallStartVirtualProcessor
 // starts, or if a higher level than the sender denies it (TLFS vsm.md, "VTL Interrupt
 // Management"; rules 55 and 78). Intercepted is the sender if a higher level has asked for
-// that.
+// that; if that level is not enabled on the sender's processor the IPI is Dropped (rule 79).
 func (p *Partition) Startup(vp, target uint32, level VTL, kind Startup, vector uint8, e *Effects) Outcome {
 	s, v := p.processor(vp), p.processor(target)
 	if s == nil || v == nil || kind > SIPI || level != 0 || v.enabled != 1 {
@@ -255,6 +257,9 @@ func (p *Partition) Startup(vp, target uint32, level VTL, kind Startup, vector u
 		return Dropped // it does not wait for one
 	}
 	if o := p.startGuard(s); o != 0 {
+		if !s.has(o) {
+			return Dropped
+		}
 		p.report(s, &Intercept{Kind: InterceptStart, VP: vp, Level: s.active, Owner: o, Target: target, TargetLevel: level, Vector: vector, INIT: kind == INIT}, e)
 		return Intercepted
 	}
@@ -287,10 +292,11 @@ func (p *Partition) deniesStart(level VTL) bool {
 	return false
 }
 
-// startGuard returns the lowest level above the active one of a processor, and enabled on
-// it, that wants to know when it starts processors; 0 if there is none.
+// startGuard returns the lowest level above the active one of a processor that wants to know
+// when it starts processors; 0 if there is none. It wants to know it of all processors, so it
+// need not be enabled on this one.
 func (p *Partition) startGuard(v *processor) VTL {
-	for o := v.enabled & above(v.active); o != 0; o &= o - 1 {
+	for o := p.enabled & above(v.active); o != 0; o &= o - 1 {
 		l := VTL(bits.TrailingZeros16(o))
 		if p.domains[l].config&hypercall.VsmPartitionConfigInterceptVpStartup != 0 {
 			return l

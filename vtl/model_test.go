@@ -35,8 +35,8 @@ const (
 // modelPages lie in two leaves of a mask.
 var modelPages = [4]uint64{0x13e, 0x13f, 0x140, 0x141}
 
-// modelRegisters are RSP and RFLAGS of each level.
-type modelRegisters [modelVPs][modelLevels][2]uint64
+// modelRegisters are RSP, RFLAGS, EFER, CR4 and IDTR of each level.
+type modelRegisters [modelVPs][modelLevels][5]uint64
 
 func (m *modelRegisters) at(vp uint32, l vtl.VTL, name hypercall.Register) *uint64 {
 	switch name {
@@ -44,6 +44,12 @@ func (m *modelRegisters) at(vp uint32, l vtl.VTL, name hypercall.Register) *uint
 		return &m[vp][l][0]
 	case hypercall.RegisterRFLAGS:
 		return &m[vp][l][1]
+	case hypercall.RegisterEFER:
+		return &m[vp][l][2]
+	case hypercall.RegisterCR4:
+		return &m[vp][l][3]
+	case hypercall.RegisterIDTR:
+		return &m[vp][l][4]
 	}
 	return nil
 }
@@ -72,7 +78,7 @@ func (m *modelRegisters) Clone() vtl.Registers {
 func (m *modelRegisters) AppendState(b []byte) []byte {
 	for _, v := range m {
 		for _, l := range v {
-			b = append(b, byte(l[0]), byte(l[1]), byte(l[1]>>8))
+			b = append(b, byte(l[0]), byte(l[1]), byte(l[1]>>8), byte(l[2]), byte(l[3]), byte(l[4]))
 		}
 	}
 	return b
@@ -321,6 +327,9 @@ func check(a *action, was, now *picture, p *vtl.Partition, e *vtl.Effects) strin
 					return bad("%v has changed registers of %v on VP%d", actor, l, vp)
 				}
 			}
+			if o := was.guards(now, actor, vp, l); a.sort.guest() && o != 0 {
+				return bad("%v has changed registers of %v on VP%d that %v guards", actor, l, vp, o)
+			}
 			if a.sort != acceptAction && !fresh {
 				for i := range before.requests[l] {
 					if before.requests[l][i]&^after.requests[l][i] != 0 || before.nmi[l] && !after.nmi[l] {
@@ -352,8 +361,23 @@ func check(a *action, was, now *picture, p *vtl.Partition, e *vtl.Effects) strin
 func (s *picture) forbidsStart(a *action) vtl.VTL {
 	v := &s.vps[a.vp]
 	for l := v.active + 1; l < modelLevels; l++ {
-		if s.enabled16>>l&1 != 0 && s.levels[l].DenyLowerVtlStartup() || v.enabled>>l&1 != 0 && s.levels[l].InterceptVpStartup() {
+		if s.enabled16>>l&1 != 0 && (s.levels[l].DenyLowerVtlStartup() || s.levels[l].InterceptVpStartup()) {
 			return l
+		}
+	}
+	return 0
+}
+
+// guards returns a level above the actor that intercepts the writes that registers of a
+// level of a processor have seen; 0 if there is none.
+func (s *picture) guards(now *picture, actor vtl.VTL, vp uint32, l vtl.VTL) vtl.VTL {
+	was, is := &s.registers[vp][l], &now.registers[vp][l]
+	for o := max(actor, l) + 1; o < modelLevels; o++ {
+		g := &s.vps[vp].private[o]
+		if g.Guard&hypercall.CrInterceptMsrEferWrite != 0 && was[2] != is[2] ||
+			g.Guard&hypercall.CrInterceptCr4Write != 0 && (was[3]^is[3])&g.CR4 != 0 ||
+			g.Guard&hypercall.CrInterceptIdtrWrite != 0 && was[4] != is[4] {
+			return o
 		}
 	}
 	return 0
@@ -639,6 +663,43 @@ func guardActions(vp uint32) (list []action) {
 	return list
 }
 
+// modelGuards are the intercepts of the registers that the model has.
+const modelGuards = uint64(hypercall.CrInterceptMsrEferWrite | hypercall.CrInterceptCr4Write | hypercall.CrInterceptIdtrWrite)
+
+// guardedActions change guards of processor 1, and registers that they guard: by calls of
+// processor vp, and by instructions, carried out unless they are intercepted.
+func guardedActions(vp uint32) (list []action) {
+	one := []uint32{1}
+	list = setActions(vp, hypercall.RegisterCRInterceptControl, []hypercall.InputVTL{vtl1, vtl2}, one, 0, modelGuards)
+	list = append(list, setActions(vp, hypercall.RegisterCRInterceptCR4Mask, []hypercall.InputVTL{vtl1, vtl2}, one, 0, 1)...)
+	list = append(list, setActions(vp, hypercall.RegisterCR4, []hypercall.InputVTL{vtl0, vtl1}, one, 0, 1, 2)...)
+	for _, name := range []hypercall.Register{hypercall.RegisterEFER, hypercall.RegisterIDTR} {
+		list = append(list, setActions(vp, name, []hypercall.InputVTL{vtl0}, one, 0, 1)...)
+	}
+	if vp == 1 {
+		for _, name := range []hypercall.Register{hypercall.RegisterCR4, hypercall.RegisterEFER, hypercall.RegisterIDTR} {
+			list = append(list, action{fmt.Sprintf("load %v with 1", name), guestAction, vp, func(p *vtl.Partition, e *vtl.Effects) bool {
+				l := p.Active(vp)
+				if name != hypercall.RegisterCR4 && l != 0 {
+					return true // only VTL0's are followed
+				}
+				old, _ := p.Registers().Register(vp, l, name)
+				o := vtl.Done
+				if name == hypercall.RegisterEFER {
+					o = p.WriteMSR(vp, 0xc0000080, old.Low, 1, e)
+				} else {
+					o = p.WriteRegister(vp, name, old.Low, 1, e)
+				}
+				if o == vtl.Done && l < modelLevels-1 {
+					p.Registers().SetRegister(vp, l, name, vtl.Value{Low: 1})
+				}
+				return false
+			}})
+		}
+	}
+	return list
+}
+
 // modelStart is a partition of the model; with levels, all of them are enabled on both
 // processors, which run VTL0.
 func modelStart(t *testing.T, enabled bool) *rig {
@@ -748,6 +809,9 @@ func TestModel(t *testing.T) {
 		{"intercepts", 0, func(t *testing.T) *rig { return modelStart(t, true) }, func(t *testing.T) []action {
 			return append(both(switchActions), both(guardActions)...)
 		}},
+		{"guarded registers", 0, func(t *testing.T) *rig { return modelStart(t, true) }, func(t *testing.T) []action {
+			return append(both(switchActions), both(guardedActions)...)
+		}},
 		{"everything", 12000, func(t *testing.T) *rig { return modelStart(t, false) }, everything},
 		{"everything, with all levels", 5000, func(t *testing.T) *rig { return modelStart(t, true) }, everything},
 	} {
@@ -784,6 +848,7 @@ func everything(t *testing.T) (list []action) {
 		list = append(list, apicActions(vp)...)
 		list = append(list, lockActions(vp)...)
 		list = append(list, guardActions(vp)...)
+		list = append(list, guardedActions(vp)...)
 		list = append(list, setActions(vp, hypercall.RegisterVsmVina, eachLevel, []uint32{vp}, 0, 0x350)...)
 		list = append(list, setActions(vp, hypercall.RegisterRSP, eachLevel, eachVP, 0, 1)...)
 		list = append(list, setActions(vp, hypercall.RegisterRFLAGS, eachLevel, []uint32{vp}, 0x202)...)

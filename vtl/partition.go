@@ -92,6 +92,9 @@ func New(c Config) (*Partition, error) {
 			c.APICIDs = append(c.APICIDs, uint32(i))
 		}
 	}
+	if c.PhysicalBits == 0 {
+		c.PhysicalBits = maxPhysicalBits
+	}
 	if c.ProtectionMemory == 0 {
 		c.ProtectionMemory = DefaultProtectionMemory
 	}

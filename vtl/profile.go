@@ -180,6 +180,7 @@ const (
 	registerAbove
 	registerLevelOff
 	registerOwn
+	registerGuarded
 	registerUnknown
 	registerReadOnly
 	registerVTL0
@@ -217,6 +218,7 @@ const (
 	startLevelOff
 	startDenied
 	startRunning
+	startUntold
 
 	indexUnknown
 	indexLevelOff
@@ -299,6 +301,7 @@ var refusals = [numRefusals]refusal{
 	registerAbove:       {"the target is a higher level than the caller", "63 72", all(denied)},
 	registerLevelOff:    {"the target level is not enabled", "80", all(iVTL)},
 	registerOwn:         {"architectural registers are those of lower levels only", "65", all(denied)},
+	registerGuarded:     {"a level above the caller intercepts writes to the register", "65 107", all(denied)},
 	registerUnknown:     {"there is no such register", "66", all(iParameter)},
 	registerReadOnly:    {"the register is read-only", "68", all(iParameter)},
 	registerVTL0:        {"VTL0 has no such register", "60 81", all(iParameter)},
@@ -319,7 +322,7 @@ var refusals = [numRefusals]refusal{
 	pendingEvent:        {"the event is not an exception that can be injected", "69", all(iValue)},
 	valueCR0:            {"CR0 cannot have this value", "70", all(iValue)},
 	valueCR8:            {"CR8 has 4 bits", "", all(iValue)},
-	assistValue:         {"the assist page's address has more than 52 bits", "", all(iValue)},
+	assistValue:         {"the assist page's address has more bits than physical addresses", "", all(iValue)},
 	registersRefuse:     {"the register cannot have this value, or is not there", "66", all(iParameter)},
 
 	maskNotLower:   {"a level restricts only levels lower than itself", "92 93", all(denied)},
@@ -336,6 +339,7 @@ var refusals = [numRefusals]refusal{
 	startLevelOff: {"the target level is not enabled on the processor", "115", three{iVTL, iVP, iVTL}},
 	startDenied:   {"a higher level denies it to start processors", "78", all(denied)},
 	startRunning:  {"the processor is started already", "117", all(iVP)},
+	startUntold:   {"a higher level wants to know, but is not enabled on the caller's processor", "79", all(denied)},
 
 	indexUnknown:  {"no processor has this APIC ID", "", all(iParameter)},
 	indexLevelOff: {"the level is not enabled on the processor", "119", all(iVTL)},

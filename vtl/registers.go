@@ -172,7 +172,8 @@ func (c *context) guardWord(name hypercall.Register) *uint64 {
 }
 
 // SetRegister is an element of HvCallSetVpRegisters by the active level of processor vp
-// (rules 63 to 84).
+// (rules 63 to 84). What a level above the caller's intercepts on the target processor is
+// refused with ACCESS_DENIED, also for the caller's own level (rules 65 and 107).
 func (p *Partition) SetRegister(vp uint32, in *hypercall.VpRegistersInput, name hypercall.Register, value Value, e *Effects) hypercall.Status {
 	index, level, r := p.target(vp, in)
 	if r == refusedNot {
@@ -203,6 +204,12 @@ func (p *Partition) SetRegister(vp uint32, in *hypercall.VpRegistersInput, name 
 	if ours && value.High != 0 {
 		return p.refuse(registerHigh)
 	}
+	if isArchitectural(name) {
+		if r, s := p.guarded(&p.processors[vp], index, level, name, word); r != refusedNot {
+			p.why = r
+			return s
+		}
+	}
 	switch {
 	case name == hypercall.RegisterVsmVina:
 		vina := hypercall.VsmVina(word)
@@ -212,7 +219,7 @@ func (p *Partition) SetRegister(vp uint32, in *hypercall.VpRegistersInput, name 
 		c.vina = vina
 		p.changed(vp, index, e)
 	case name == hypercall.RegisterVpAssistPage:
-		if word>>52 != 0 {
+		if word>>p.config.PhysicalBits != 0 {
 			return p.refuse(assistValue)
 		}
 		c.assist = word
