@@ -15,6 +15,15 @@ import (
 func (m *vm) newExits(cpuid *vmexit.CPUIDPolicy) *vmexit.Builder {
 	memory := &vmexit.GuestMemory{Physical: activeMemory{m}, Translate: m.translate}
 	cr, tsc := vmexit.NewControlRegisters(m.caps, cpuid), new(vmexit.TSC)
+	// Each level has a task priority of its own, which the partition keeps.
+	cr.LoadCR8 = func(x *vmexit.Exit, priority uint8) {
+		p := processorOf(x)
+		p.partition.SetTPR(p.index, p.current.number, priority<<4, &p.effects)
+	}
+	cr.ReadCR8 = func(x *vmexit.Exit) uint8 {
+		p := processorOf(x)
+		return p.partition.TPR(p.index, p.current.number) >> 4
+	}
 	return vmexit.Defaults(vmexit.Config{
 		Capabilities:     m.caps,
 		CPUID:            cpuid,
@@ -61,10 +70,17 @@ func vmcall(x *vmexit.Exit) vmexit.Outcome {
 		case hypercall.Input(hypercall.CodeVtlReturn):
 			o = p.partition.Return(p.index, vtl.Trap{Word: w, Control: c.Regs[asm.RAX]}, &p.effects)
 		}
-		if o == vtl.Switched {
+		if o != vtl.Switched {
+			return x.Raise(vmcs.VectorUD, 0)
+		}
+		list := p.effects.List()
+		if len(list) != 1 || list[0].Kind != vtl.EffectSwitch {
 			return p.carryOut(x)
 		}
-		return x.Raise(vmcs.VectorUD, 0)
+		if p.change(x, &list[0]) {
+			return vmexit.Hold
+		}
+		return vmexit.Stop
 	}
 	c.Mode, c.CPL = hypercall.Mode32, uint8(x.CPL())
 	if p.current.rights64 != 0 && x.Code64() {
@@ -180,6 +196,15 @@ func guardCR(_ vmexit.Basic, below vmexit.Handler) vmexit.Handler {
 		case vmexit.LMSW:
 			value = old&^0xe | uint64(q.LMSWSource())&0xf
 		case vmexit.MOVToCR:
+			if q.CR() == 8 {
+				p.effects.Reset()
+				o := below(x)
+				if o == vmexit.Resume && p.effects.Len() > 0 { // an interrupt waits no longer
+					x.Advance()
+					o = p.carryOut(x)
+				}
+				return o
+			}
 			if q.CR() != 0 && q.CR() != 4 {
 				return below(x)
 			}
@@ -246,14 +271,25 @@ func guardTables(b vmexit.Basic, below vmexit.Handler) vmexit.Handler {
 	}
 }
 
+// guardedTables are what levels can guard only with the control "descriptor-table exiting".
+const guardedTables = hypercall.CrInterceptGdtrWrite | hypercall.CrInterceptIdtrWrite | hypercall.CrInterceptLdtrWrite | hypercall.CrInterceptTrWrite
+
+// canGuardTables tells whether the processor has that control. Without it a level that asks
+// for the guard is refused.
+func (m *vm) canGuardTables() bool {
+	return vmcs.Supports(m.caps, vmcs.SecondaryDescriptorTableExiting)
+}
+
 // guard carries out an EffectGuard: of what levels can guard, only accesses to descriptor
 // tables do not exit in any case.
 func (p *processor) guard() error {
-	const tables = hypercall.CrInterceptGdtrWrite | hypercall.CrInterceptIdtrWrite | hypercall.CrInterceptLdtrWrite | hypercall.CrInterceptTrWrite
+	if !p.canGuardTables() {
+		return nil
+	}
 	on := false
 	for n := numLevels - 1; n > 0; n-- {
 		control, _, _, _ := p.partition.Guard(p.index, vtl.VTL(n))
-		on = on || control&tables != 0
+		on = on || control&guardedTables != 0
 		err := p.with(&p.levels[n-1], func() error {
 			w := vmcs.Current{}
 			v, err := w.Read(vmcs.SecondaryProcessorBasedControls)

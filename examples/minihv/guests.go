@@ -445,9 +445,9 @@ func (g *guest) attackRegisters(context *vtl.Context) {
 		g.call("has a linear address of VTL1 translated", hypercall.CodeTranslateVirtualAddress, 0, denied,
 			&hypercall.TranslateVirtualAddressInput{PartitionID: hypercall.PartitionSelf, VPIndex: hypercall.VPSelf,
 				ControlFlags: hypercall.TranslateValidateRead.WithInputVtl(one), GVAPage: secret >> pageShift}).to(g.base+atOutput),
-		g.call("interrupts VTL1 (HvCallSendSyntheticClusterIpi)", hypercall.CodeSendSyntheticClusterIpi, 0, denied,
+		g.call("interrupts VTL1 (HvCallSendSyntheticClusterIpi)", hypercall.CodeSendSyntheticClusterIpi, 0, noCall,
 			&hypercall.SendSyntheticClusterIpiInput{Vector: 0x40, TargetVTL: one, ProcessorMask: 1}),
-		g.call("interrupts VTL1 (HvCallAssertVirtualInterrupt)", hypercall.CodeAssertVirtualInterrupt, 0, denied,
+		g.call("interrupts VTL1 (HvCallAssertVirtualInterrupt)", hypercall.CodeAssertVirtualInterrupt, 0, noCall,
 			&hypercall.AssertVirtualInterruptInput{PartitionID: hypercall.PartitionSelf, RequestedVector: 0x40, TargetVTL: 1}),
 		g.call("asks to be told of I/O itself", hypercall.CodeInstallIntercept, 0, denied, portIntercept()),
 		g.call("starts the other processor", hypercall.CodeStartVirtualProcessor, 0, denied,
@@ -468,6 +468,8 @@ func (g *guest) attackGuards(context *vtl.Context) {
 		step{name: "reads it back", op: opRDMSR, a: msrEFER, want: value(asm.EFERLME | asm.EFERLMA)},
 		step{name: "writes IA32_SYSENTER_EIP", op: opWRMSR, a: msrSysenterEIP, b: 0x666},
 		step{name: "reads it back", op: opRDMSR, a: msrSysenterEIP, want: value(0)},
+		g.setRegisters("sets CR4.TSD by a call (HvCallSetVpRegisters)", 0, denied, register(hypercall.RegisterCR4, cr4|asm.CR4PGE|asm.CR4TSD)),
+		g.setRegisters("loads an IDTR by a call", 0, denied, hypercall.RegisterAssoc{Name: hypercall.RegisterIDTR, Value: hypercall.TableRegister{Base: g.base, Limit: 0xfff}.Value()}),
 		g.execute("loads an IDTR of its own", "done", 0x0f, 0x01, 0x1c, 0x24), // lidt [rsp]
 		g.execute("raises an exception: IDTR is the old one", ud, 0x0f, 0x0b), // ud2
 		g.allowed("loads GDTR with what it is, which VTL1 does not guard", "done", 0x48, 0x83, 0xec, 0x10, // sub rsp, 16

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/govtx/vtx/hypercall"
 	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vmexit"
@@ -42,21 +44,40 @@ func cpuidPolicy(native vmcs.CPUIDReader) *vmexit.CPUIDPolicy {
 // newDispatcher returns the dispatcher of hypercalls: those of trust levels, and one that
 // does nothing.
 func (m *vm) newDispatcher() (*hypercall.Dispatcher, error) {
-	handlers := vtl.Handlers()
+	// This hypervisor has no interrupts for guests: it does not say that it has sent one.
+	handlers := slices.DeleteFunc(vtl.Handlers(), func(h hypercall.Handler) bool {
+		return h.Code == hypercall.CodeSendSyntheticClusterIpi || h.Code == hypercall.CodeSendSyntheticClusterIpiEx ||
+			h.Code == hypercall.CodeAssertVirtualInterrupt
+	})
 	for i := range handlers {
-		h := &handlers[i]
-		if h.Code != hypercall.CodeEnableVpVtl && h.Code != hypercall.CodeStartVirtualProcessor {
-			continue
-		}
-		// A context with which the processor cannot be entered is refused, whoever gives it.
-		below := h.Simple
-		h.Simple = func(c *hypercall.Call) hypercall.Status {
-			var in hypercall.EnableVpVtlInput // the other call has the same layout
-			in.Get(c.Header())
-			if image, err := m.domains[0].image(&in.Context); err != nil || !m.canRun(image) {
-				return hypercall.StatusInvalidRegisterValue
+		switch h := &handlers[i]; h.Code {
+		case hypercall.CodeEnableVpVtl, hypercall.CodeStartVirtualProcessor:
+			// A context with which the processor cannot be entered is refused, whoever gives it.
+			below := h.Simple
+			h.Simple = func(c *hypercall.Call) hypercall.Status {
+				var in hypercall.EnableVpVtlInput // the other call has the same layout
+				in.Get(c.Header())
+				if image, err := m.domains[0].image(&in.Context); err != nil || !m.canRun(image) || needsPDPTEs(image) {
+					return hypercall.StatusInvalidRegisterValue
+				}
+				return below(c)
 			}
-			return below(c)
+		case hypercall.CodeSetVpRegisters:
+			below := h.Rep
+			h.Rep = func(c *hypercall.Call, first, limit int) (int, hypercall.Status) {
+				end := first
+				for end < limit && m.canSet(c.Element(end)) {
+					end++
+				}
+				done, s := 0, hypercall.StatusSuccess
+				if end > first {
+					done, s = below(c, first, end)
+				}
+				if s == hypercall.StatusSuccess && first+done == end && end < limit {
+					s = hypercall.StatusInvalidRegisterValue
+				}
+				return done, s
+			}
 		}
 	}
 	spin, _ := hypercall.CodeNotifyLongSpinWait.Layout()
@@ -65,6 +86,13 @@ func (m *vm) newDispatcher() (*hypercall.Dispatcher, error) {
 		Simple: func(*hypercall.Call) hypercall.Status { return hypercall.StatusSuccess },
 	})
 	return hypercall.NewDispatcher(hypercall.Config{PhysicalBits: m.caps.CPU.PhysicalAddressBits}, handlers...)
+}
+
+// canSet tells whether the processor can do what an element of HvCallSetVpRegisters asks for.
+func (m *vm) canSet(element []byte) bool {
+	var a hypercall.RegisterAssoc
+	a.Get(element)
+	return m.canGuardTables() || a.Name != hypercall.RegisterCRInterceptControl || hypercall.CrInterceptControl(a.Value.Low)&guardedTables == 0
 }
 
 // synthetic is a rule for an MSR of the levels.
@@ -117,11 +145,10 @@ func syntheticMSRs(policy *vmexit.MSRPolicy) *vmexit.MSRPolicy {
 		func(p *processor, l *level) uint64 { return p.partition.AssistPage(p.index, l.number) },
 		func(p *processor, l *level, v uint64) error {
 			w := hypercall.VPAssistMSR(v)
-			err := l.place(l.assist, w.GPN(), w.Has(hypercall.VPAssistMSREnable))
-			if err == nil && p.partition.SetAssistPage(p.index, l.number, v) != vtl.Done {
-				err = errPlace
+			if p.partition.SetAssistPage(p.index, l.number, v) != vtl.Done {
+				return errPlace // all is as it was
 			}
-			return err
+			return l.place(l.assist, w.GPN(), w.Has(hypercall.VPAssistMSREnable))
 		})
 	set(hypercall.MSRSControl,
 		func(_ *processor, l *level) uint64 { return uint64(l.control) },

@@ -52,6 +52,11 @@ type level struct {
 	*domain
 	asm.Guest
 	region ring0.Pages
+	begun  bool // it has had a context to begin with
+
+	// kernelGSBase is IA32_KERNEL_GS_BASE while the level does not run. SWAPGS changes it
+	// without a VM exit, and no VMCS has it.
+	kernelGSBase uint64
 
 	// rights64 is code64 if the level is in IA-32e mode, which guests here cannot leave, since
 	// that takes paging off; else 0, which its CS can never have.
@@ -75,8 +80,9 @@ func newVM(caps *vmcs.Capabilities, memory *guestMemory, boot *vtl.Context) (*vm
 	var err error
 	m.partition, err = vtl.New(vtl.Config{
 		Processors: numProcessors, MaximumVTL: numLevels - 1, Profile: vtl.TLFS,
-		Capabilities:    hypercall.VsmCapabilitiesDenyLowerVtlStartup,
+		Capabilities:    hypercall.VsmCapabilitiesDenyLowerVtlStartup | hypercall.VsmCapabilitiesDr6Shared, // MOV DR does not exit
 		CodePageOffsets: page.Offsets(true),
+		PhysicalBits:    caps.CPU.PhysicalAddressBits,
 		RAM:             []vtl.Range{{Page: 0, Pages: ramSize >> pageShift}},
 		Registers:       m,
 		Translator:      m,
@@ -123,6 +129,9 @@ func (p *processor) init(m *vm, index uint32) error {
 		var err error
 		if l.region, err = newRegion(m.caps); err != nil {
 			return err
+		}
+		if s := asm.VMCLEAR(l.region.Phys()); s != asm.Succeed {
+			return fmt.Errorf("VMCLEAR: %w", vmcs.StatusError(s))
 		}
 		if l.assist, err = l.newOverlay(ept.Read | ept.Write); err != nil {
 			return err
@@ -205,7 +214,7 @@ func (m *vm) with(l *level, f func() error) error {
 	return err
 }
 
-// begin has a level of a processor begin with a context when it next runs.
+// begin has a level of a processor that does not run begin with a context when it next does.
 func (m *vm) begin(l *level, c *vtl.Context) error {
 	image, err := l.image(c)
 	if err != nil {
@@ -215,7 +224,7 @@ func (m *vm) begin(l *level, c *vtl.Context) error {
 		return fmt.Errorf("VMCLEAR: %w", vmcs.StatusError(s))
 	}
 	l.Guest.Reset()
-	l.RIP = c.RIP
+	l.RIP, l.begun, l.kernelGSBase = c.RIP, true, 0
 	if l.rights64 = 0; c.EFER&asm.EFERLMA != 0 {
 		l.rights64 = code64
 	}
@@ -246,7 +255,7 @@ func (m *vm) run() error {
 func (m *vm) runnable() *processor {
 	for i := range m.processors {
 		p := &m.processors[i]
-		if p.current != nil && !p.halted && !m.partition.Blocked(p.index) {
+		if p.current != nil && p.current.begun && !p.halted && !m.partition.Blocked(p.index) {
 			return p
 		}
 	}
@@ -259,7 +268,12 @@ func (p *processor) run() error {
 		return err
 	}
 	p.active = p
-	return p.exits.Run(&p.exit)
+	host := asm.RDMSR(msrKernelGSBase)
+	asm.WRMSR(msrKernelGSBase, p.current.kernelGSBase)
+	err := p.exits.Run(&p.exit)
+	p.current.kernelGSBase = asm.RDMSR(msrKernelGSBase)
+	asm.WRMSR(msrKernelGSBase, host)
+	return err
 }
 
 // carryOut does what the partition has asked for, and says how the guest goes on: RIP is
@@ -287,8 +301,10 @@ func (p *processor) change(x *vmexit.Exit, f *vtl.Effect) bool {
 	from, to := p.current, &p.levels[f.Level&(numLevels-1)]
 	if f.Flags&vtl.FlagAdvance != 0 {
 		const steps = asm.FlagTF | asm.FlagRF
-		if g := &from.Guest; g.Interruptibility == 0 && g.RFLAGS&steps == 0 && from.rights64 != 0 {
-			g.RIP += uint64(g.InstructionLength) // the usual case of Advance
+		g := &from.Guest
+		// The usual case of Advance. EIP wraps at 4 GiB, where code of another mode has it.
+		if next := g.RIP + uint64(g.InstructionLength); g.Interruptibility == 0 && g.RFLAGS&steps == 0 && from.rights64 != 0 && (next^g.RIP)>>32 == 0 {
+			g.RIP = next
 		} else {
 			x.Advance()
 		}
@@ -306,7 +322,12 @@ func (p *processor) change(x *vmexit.Exit, f *vtl.Effect) bool {
 		x.Fail(errors.New("VMPTRLD: the VMCS of the other level cannot be loaded"))
 		return false
 	}
-	to.Regs, to.CR2 = from.Regs, from.CR2
+	from.kernelGSBase = asm.RDMSR(msrKernelGSBase)
+	if to.kernelGSBase != from.kernelGSBase {
+		asm.WRMSR(msrKernelGSBase, to.kernelGSBase)
+	}
+	to.Regs = from.Regs
+	to.CR2 = from.CR2
 	if pages != 0 {
 		if pages&vtl.FlagReason != 0 {
 			to.vpAssist.SetEntryReason(hypercall.VtlEntryReason(f.Reason))
@@ -316,7 +337,8 @@ func (p *processor) change(x *vmexit.Exit, f *vtl.Effect) bool {
 		}
 	}
 	p.enter(to)
-	return pages&vtl.FlagBlocked == 0
+	// A level without a context waits for one: its processor was started in a higher one.
+	return pages&vtl.FlagBlocked == 0 && to.begun
 }
 
 // effect carries out any other effect.
@@ -326,7 +348,10 @@ func (p *processor) effect(x *vmexit.Exit, f *vtl.Effect) error {
 	l := &q.levels[d.number]
 	switch f.Kind {
 	case vtl.EffectContext:
-		return p.begin(l, p.effects.Context(*f))
+		if err := p.begin(l, p.effects.Context(*f)); err != nil {
+			return err
+		}
+		return q.guard() // the VMCS is a new one
 	case vtl.EffectStart:
 		q.enter(l)
 	case vtl.EffectView:
@@ -341,7 +366,11 @@ func (p *processor) effect(x *vmexit.Exit, f *vtl.Effect) error {
 		l.vpAssist.SetVinaAsserted(true)
 	case vtl.EffectAssist:
 		w := hypercall.VPAssistMSR(f.Value)
-		return d.place(l.assist, w.GPN(), w.Has(hypercall.VPAssistMSREnable))
+		err := d.place(l.assist, w.GPN(), w.Has(hypercall.VPAssistMSREnable))
+		if errors.Is(err, errPlace) { // no guest ends the run with it: it sees no assist page
+			err = d.place(l.assist, 0, false)
+		}
+		return err
 	case vtl.EffectGuard:
 		return q.guard()
 	case vtl.EffectWake:

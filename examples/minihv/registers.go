@@ -56,10 +56,13 @@ func (m *vm) SetRegister(vp uint32, number vtl.VTL, name hypercall.Register, v v
 			return err
 		}
 		s = hypercall.StatusInvalidRegisterValue
+		if err := l.showRIP(); err != nil {
+			return err
+		}
 		if err := l.write(name, v); err != nil {
 			return l.write(name, old)
 		}
-		if !m.canRun(vmcs.Current{}) {
+		if !m.canRun(vmcs.Current{}) || pagingRegister(name) && needsPDPTEs(vmcs.Current{}) {
 			return l.write(name, old)
 		}
 		s = hypercall.StatusSuccess
@@ -121,7 +124,7 @@ func (l *level) write(name hypercall.Register, v vtl.Value) error {
 	switch name {
 	case hypercall.RegisterRIP:
 		l.RIP = v.Low
-		return w.Write(vmcs.GuestRIP, v.Low) // for canRun: Enter writes it again
+		return l.showRIP()
 	case hypercall.RegisterCR0:
 		return errors.Join(w.Write(vmcs.CR0ReadShadow, v.Low), w.Write(vmcs.GuestCR0, l.caps.FixedCR0(v.Low, false)))
 	case hypercall.RegisterCR4:
@@ -169,6 +172,24 @@ func (m *vm) canRun(r vmcs.Reader) bool {
 	return report.Err() == nil && cr0&paging == paging && cr0>>32 == 0 && cr4&^guestCR4 == 0 && efer&asm.EFERSCE == 0
 }
 
+// showRIP has the current VMCS, the level's, say what its RIP is, for canRun: otherwise only
+// Enter writes it.
+func (l *level) showRIP() error { return vmcs.Current{}.Write(vmcs.GuestRIP, l.RIP) }
+
+// pagingRegister tells whether a register says where PDPTEs are, or that there are any.
+func pagingRegister(name hypercall.Register) bool {
+	return name == hypercall.RegisterCR0 || name == hypercall.RegisterCR3 || name == hypercall.RegisterCR4 || name == hypercall.RegisterEFER
+}
+
+// needsPDPTEs tells whether PAE paging is on, the entries of whose first table VM entry takes
+// from the VMCS (SDM Vol. 3C 27.3.2.4). Only a guest that turns it on by itself has them loaded:
+// who turns it on for another one is refused.
+func needsPDPTEs(r vmcs.Reader) bool {
+	cr4, _ := r.Read(vmcs.CR4ReadShadow)
+	efer, _ := r.Read(vmcs.GuestEFER)
+	return cr4&asm.CR4PAE != 0 && efer&asm.EFERLMA == 0
+}
+
 // inject carries out an EffectInject: a higher level has put an exception into this one.
 func (m *vm) inject(l *level, f *vtl.Effect) error {
 	if f.Vector == uint8(vmcs.VectorPF) {
@@ -176,6 +197,9 @@ func (m *vm) inject(l *level, f *vtl.Effect) error {
 	}
 	return m.with(l, func() error {
 		w := vmcs.Current{}
+		if err := l.showRIP(); err != nil {
+			return err
+		}
 		if err := vmcs.InjectException(vmcs.Vector(f.Vector), uint32(f.Value)).Write(w); err != nil || m.canRun(w) {
 			return err
 		}

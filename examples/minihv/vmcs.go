@@ -68,7 +68,8 @@ func (d *domain) setControls(m *vmcs.Image, c *vtl.Context) error {
 	}
 	for _, err := range []error{
 		settle(m, d.caps, vmcs.PinExternalInterruptExiting),
-		settle(m, d.caps, vmcs.PrimaryHLTExiting|vmcs.PrimaryUnconditionalIOExiting|vmcs.PrimaryActivateSecondaryControls),
+		settle(m, d.caps, vmcs.PrimaryHLTExiting|vmcs.PrimaryUnconditionalIOExiting|
+			vmcs.PrimaryCR8LoadExiting|vmcs.PrimaryCR8StoreExiting|vmcs.PrimaryActivateSecondaryControls),
 		settle(m, d.caps, vmcs.SecondaryEnableEPT),
 		settle(m, d.caps, vmcs.ExitHostAddressSpaceSize|vmcs.ExitSaveIA32EFER|vmcs.ExitLoadIA32EFER|vmcs.ExitSaveIA32PAT|vmcs.ExitLoadIA32PAT),
 		settle(m, d.caps, entry),
@@ -94,6 +95,8 @@ const (
 	msrEFER        = 0xc0000080
 	msrFSBase      = 0xc0000100
 	msrGSBase      = 0xc0000101
+
+	msrKernelGSBase = 0xc0000102
 )
 
 // setHostState sets what every VM exit loads: this thread, as it is now. HOST_RSP
