@@ -17,7 +17,7 @@ var (
 )
 
 func initConsole() {
-	debugPort = asm.IN8(bootproto.PortE9) == bootproto.PortE9
+	debugPort = lent || asm.IN8(bootproto.PortE9) == bootproto.PortE9
 	if debugPort {
 		return
 	}
@@ -152,6 +152,8 @@ func poweroff(status uint64) {
 	for i := range len(bootproto.ShutdownText) {
 		asm.OUT8(bootproto.PortShutdown, bootproto.ShutdownText[i])
 	}
-	asm.OUT8(bootproto.PortQEMUExit, uint8(status))
+	if bootFlags&bootproto.FlagLent == 0 {
+		asm.OUT8(bootproto.PortQEMUExit, uint8(status))
+	}
 	haltForever()
 }

@@ -60,6 +60,20 @@
 // they must not become secrets. Elsewhere time is real, and random numbers come
 // from RDRAND where the processor has it.
 //
+// # Lending the interrupts
+//
+// A hypervisor may pass the interrupt controllers and timers of the machine
+// through to its guest. [LendInterrupts] gives them up: from then on no interrupt
+// comes to the program, threads switch only where they wait, sleep or yield, and
+// the TSC alone tells the time.
+//
+// A program can be such a guest's too. Flag Lent in the parameter block
+// (internal/bootproto) makes it begin in that state: it then touches no port but E9,
+// which takes its output, and 8900h, to which it writes "Shutdown" at its end; no
+// memory but the RAM of the multiboot memory map; and no device. The
+// function PlaceMultiboot of internal/bootimage puts a program into a guest's memory,
+// and internal/bootproto/frames decodes its output.
+//
 // # What a hypervisor must keep
 //
 // Interrupts, system calls and page faults enter the kernel at any time, so

@@ -1149,6 +1149,9 @@ func sysRename(oldDir, oldPath, newDir, newPath uint64) int64 {
 			copyBytes(addrOf(&c.path), addrOf(&pathBuf), c.pathLen)
 		}
 	} else if old != never && inodeAt(old).kind == inodeDir {
+		if from > to && pathBuf[1][to] == '/' && samePath(old, 1, to) {
+			return -eNOTEMPTY // the file itself is in it
+		}
 		return -eISDIR
 	}
 	if old != never {

@@ -73,14 +73,12 @@ var (
 	kernelFaultFn = kernelFault
 
 	bootMagic, bootInfo, bootTSC uint64
+	params                       uint64 // the parameter block
 	scratch                      uint64
 	current                      uint64 // the running thread
 	hostXCR0                     uint64
 	haveXSAVE                    bool
 )
-
-// The parameter block, and what was read from it.
-const params = bootproto.ParamsBase
 
 var (
 	active    uint64 // 1 once the kernel runs: the program is in ring 0
@@ -124,11 +122,14 @@ func roundDown(v, to uint64) uint64 { return v &^ (to - 1) }
 
 // kernelMain runs once, from boot. On return the first thread is current.
 func kernelMain() {
+	if load(params+bootproto.ParamMagic) == bootproto.ParamsMagic {
+		bootFlags = load(params + bootproto.ParamFlags)
+	}
+	lent = bootFlags&bootproto.FlagLent != 0
 	initConsole()
 	if load(params+bootproto.ParamMagic) != bootproto.ParamsMagic {
 		die("ring0: no parameter block; build the boot image with 'vtx boot -machine none -image FILE'")
 	}
-	bootFlags = load(params + bootproto.ParamFlags)
 	framed = bootFlags&bootproto.FlagFramed != 0
 	frame(bootproto.FrameBoot, 0, 0)
 
@@ -154,9 +155,11 @@ const (
 	msrLSTAR = 0xc0000082
 	msrFMASK = 0xc0000084
 
+	flagIF = 1 << 9
+
 	// What SYSCALL clears in RFLAGS: TF, IF, DF, and NT, with which IRETQ would
 	// fault (SDM Vol. 2A, IRET).
-	clearedFlags = 1<<8 | 1<<9 | 1<<10 | 1<<14
+	clearedFlags = 1<<8 | flagIF | 1<<10 | 1<<14
 
 	istTrap  = 1
 	istNMI   = 2
@@ -257,7 +260,7 @@ func kernelTrap(vector, code uint64) {
 		}
 		fault(t, vector, code)
 	default:
-		interrupt(vector)
+		interrupt(t, vector)
 	}
 	leave()
 }
@@ -303,6 +306,9 @@ func leave() {
 		schedule()
 	}
 	deliverPending(self())
+	if lent {
+		self().rflags &^= flagIF // whatever the program did to it
+	}
 }
 
 // kernelFault reports a fault of the kernel's own and stops.
@@ -344,7 +350,10 @@ func newThread() uint64 {
 	t := mem[thread](a)
 	t.tid = nextTID
 	nextTID++
-	t.cs, t.ss, t.rflags = selCode, selData, 0x202
+	t.cs, t.ss, t.rflags = selCode, selData, 2 // bit 1 is always set
+	if !lent {
+		t.rflags |= flagIF
+	}
 	store32(a+vectorOffset, 0x37f)     // FCW
 	store32(a+vectorOffset+24, 0x1f80) // MXCSR
 	return a
@@ -424,6 +433,11 @@ func schedule() {
 		if nextDeadline == never && waiters == 0 {
 			die("ring0: every thread waits for another and none has a deadline: the program can never go on")
 		}
+		if lent {
+			asm.PAUSE() // no interrupt would end a HLT
+			expire()
+			continue
+		}
 		switchTo(idleThread)
 		return
 	}
@@ -488,7 +502,7 @@ func initClock() {
 	}
 	tscMult = second << 32 / max(tscHz, 1)
 	epoch = load(params+bootproto.ParamEpoch) * second
-	if epoch == 0 {
+	if epoch == 0 && !lent {
 		epoch = readRTC() * second
 	}
 }
@@ -502,10 +516,13 @@ func measureTSC() uint64 {
 			return uint64(crystal) * uint64(num) / uint64(den)
 		}
 	}
+	if lent {
+		die("ring0: interrupts and clocks are lent, and neither the parameter block nor CPUID leaf 15H tells the rate of the TSC: whoever placed the program must")
+	}
 	const count = pitHz / 100
-	gate := asm.IN8(0x61) &^ 3
-	asm.OUT8(0x61, gate|1)
-	asm.OUT8(0x43, 0xb0) // counter 2, both bytes, mode 0
+	control := asm.IN8(0x61)
+	asm.OUT8(0x61, control&^3|1) // gate on, speaker off
+	asm.OUT8(0x43, 0xb0)         // counter 2, both bytes, mode 0
 	asm.OUT8(0x42, count&0xff)
 	asm.OUT8(0x42, count>>8)
 	start := asm.RDTSC()
@@ -514,7 +531,9 @@ func measureTSC() uint64 {
 			break
 		}
 	}
-	return (asm.RDTSC() - start) * 100
+	ticks := asm.RDTSC() - start
+	asm.OUT8(0x61, control)
+	return ticks * 100
 }
 
 // readRTC is the CMOS clock's time as Unix seconds, taken as UTC.
@@ -558,15 +577,23 @@ var (
 	irqMask    uint64      = 0xffff
 )
 
+// What the firmware left in the 8259s and the 8254, as far as it can be read.
+var (
+	firmwareMask uint64
+	firmwarePIT  uint8 // counter 0: access, mode and BCD, as in a control word
+)
+
+// irqFirmware are the vectors that firmware gives the first 8259 and the second.
+const irqFirmware1, irqFirmware2 = 0x08, 0x70
+
 func initTimer() {
-	// ICW1..4 of both 8259s: edge-triggered, cascade on IRQ 2, vectors from
-	// vectorIRQ, 8086 mode.
-	for _, w := range [...][2]uint8{
-		{0x20, 0x11}, {0xa0, 0x11}, {0x21, vectorIRQ}, {0xa1, vectorIRQ + 8},
-		{0x21, 4}, {0xa1, 2}, {0x21, 1}, {0xa1, 1},
-	} {
-		asm.OUT8(uint16(w[0]), w[1])
+	if lent {
+		return
 	}
+	firmwareMask = uint64(asm.IN8(0x21)) | uint64(asm.IN8(0xa1))<<8
+	asm.OUT8(0x43, 0xe2) // read-back: the status of counter 0
+	firmwarePIT = asm.IN8(0x40) & 0x3f
+	init8259s(vectorIRQ, vectorIRQ+8, irqMask)
 	unmaskIRQ(0)
 
 	// Counter 0 as a rate generator. Where time is counted in instructions the
@@ -575,9 +602,52 @@ func initTimer() {
 	if bootFlags&bootproto.FlagSkipIdle != 0 {
 		count = 0
 	}
-	asm.OUT8(0x43, 0x34)
+	initPIT(0x34, count)
+}
+
+// init8259s sets both 8259s up (ICW1 to ICW4: edge-triggered, cascade on line 2,
+// 8086 mode), with their first vectors and the mask of all 16 lines.
+func init8259s(first, second uint8, mask uint64) {
+	for _, w := range [...][2]uint8{
+		{0x20, 0x11}, {0xa0, 0x11}, {0x21, first}, {0xa1, second},
+		{0x21, 4}, {0xa1, 2}, {0x21, 1}, {0xa1, 1},
+		{0x21, uint8(mask)}, {0xa1, uint8(mask >> 8)},
+	} {
+		asm.OUT8(uint16(w[0]), w[1])
+	}
+}
+
+// initPIT starts counter 0 of the 8254; count 0 means 65,536.
+func initPIT(control uint8, count uint16) {
+	asm.OUT8(0x43, control)
 	asm.OUT8(0x40, uint8(count))
 	asm.OUT8(0x40, uint8(count>>8))
+}
+
+// lent says that interrupts and the devices that make them belong to someone
+// else, from the start (bootproto.FlagLent) or since sysLendInterrupts. IF is then
+// 0 in every thread, so a thread runs until it waits, sleeps or yields, and only
+// the TSC tells the time.
+var lent bool
+
+// sysLendInterrupts gives the 8259s and the 8254 back as the firmware left them.
+func sysLendInterrupts() int64 {
+	if lent {
+		return 0
+	}
+	lent = true
+	for a := threads; a != 0; a = mem[thread](a).allNext {
+		if mem[thread](a).state == onVector {
+			wake(a, -ePERM)
+		}
+	}
+	control := uint8(0x36) // both bytes, mode 3
+	if firmwarePIT>>4 == 3 {
+		control = firmwarePIT
+	}
+	initPIT(control, 0) // a count cannot be read back; firmware has 65,536, 18.2 a second
+	init8259s(irqFirmware1, irqFirmware2, firmwareMask)
+	return 0
 }
 
 func unmaskIRQ(irq uint64) {
@@ -591,7 +661,17 @@ func unmaskIRQ(irq uint64) {
 
 // interrupt acknowledges an interrupt, hands it to whoever waits for it, and
 // lets the next thread run.
-func interrupt(vector uint64) {
+func interrupt(t *thread, vector uint64) {
+	if lent {
+		begin()
+		put("ring0: an interrupt on vector ")
+		putUint(vector)
+		put(" at rip ")
+		putHex(t.rip)
+		put(", but interrupts are lent (LendInterrupts) and RFLAGS.IF must stay 0: no STI or INT may be executed outside the guest\n")
+		end()
+		poweroff(exitKernel)
+	}
 	irq := vector - vectorIRQ
 	if irq < 16 && !acknowledge(irq) {
 		return

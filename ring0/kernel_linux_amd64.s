@@ -79,11 +79,11 @@ TEXT ·bootBlockAddr(SB), NOSPLIT, $0-8
 // interrupts off, EDI, ESI and EDX as bootproto says.
 TEXT ·boot(SB), NOSPLIT|NOFRAME|TOPFRAME, $0
 	CLI
+	MOVL DX, DX
+	MOVQ DX, ·params(SB)
 	RDTSC
 	SHLQ $32, DX
 	ORQ  DX, AX
-	// RDTSC took EDX; the image left the parameter block's address in it, which
-	// is a constant.
 	MOVQ AX, ·bootTSC(SB)
 	MOVL DI, DI
 	MOVL SI, SI

@@ -80,7 +80,7 @@ func addModule(start, end, name uint64) {
 
 func initMemory() {
 	reserve(0, 1<<20, kindLow)
-	reserve(bootproto.LoaderBase, params+load(params+bootproto.ParamSize), kindLoader)
+	reserve(params-bootproto.LoaderBytes, params+load(params+bootproto.ParamSize), kindLoader)
 	segs := params + load(params+bootproto.ParamSegments)
 	for range load(params + bootproto.ParamSegc) {
 		addr := load(segs + bootproto.SegmentAddr)

@@ -15,6 +15,9 @@ var ErrNoMemory = errors.New("ring0: no free physical memory fits")
 // ErrTimeout says that an interrupt did not come in time.
 var ErrTimeout = errors.New("ring0: no interrupt came in time")
 
+// ErrLent is the error of what needs interrupts, after LendInterrupts.
+var ErrLent = errors.New("ring0: interrupts are lent (LendInterrupts): they go to whoever has the controllers now, and none comes here")
+
 // PageSize is the size of a page frame in bytes.
 const PageSize = 4096
 

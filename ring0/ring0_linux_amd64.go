@@ -188,7 +188,8 @@ func IRQ(n uint8) uint8 { return vectorIRQ + n }
 // WaitInterrupt waits until an interrupt arrives on vector, 32 to 255, and gives
 // the number that arrived since the last call. Only the calling goroutine waits.
 // A negative timeout waits for ever; 0 asks without waiting. The error is
-// ErrTimeout when none came. Waiting for a line of the 8259s unmasks it.
+// ErrTimeout when none came, and ErrLent after LendInterrupts. Waiting for a line
+// of the 8259s unmasks it.
 func WaitInterrupt(vector uint8, timeout time.Duration) (int, error) {
 	if !Active() {
 		return 0, ErrNotActive
@@ -202,6 +203,8 @@ func WaitInterrupt(vector uint8, timeout time.Duration) (int, error) {
 		switch {
 		case errno == 0:
 			return int(n), nil
+		case errno == syscall.EPERM:
+			return 0, ErrLent
 		case errno != syscall.EINTR:
 			return 0, ErrTimeout
 		}
@@ -213,13 +216,37 @@ func WaitInterrupt(vector uint8, timeout time.Duration) (int, error) {
 // kernel's trap stack with the frame of SDM Vol. 3A 6.14.2 (and the error code,
 // where the exception has one); it must keep every register, must not call Go,
 // and must end with IRETQ. Vectors that the Go runtime lives on (0, 6, 13 and 14,
-// and the timer) are best left alone.
+// and the timer) are best left alone. After LendInterrupts only exceptions can have
+// a handler, vectors 0 to 31; for others the error is ErrLent.
 func SetVector(vector uint8, handler uintptr) error {
 	if !Active() {
 		return ErrNotActive
 	}
-	if _, errno := call(callSetGate, uintptr(vector), handler, 0); errno != 0 {
+	_, errno := call(callSetGate, uintptr(vector), handler, 0)
+	if errno == syscall.EPERM {
+		return fmt.Errorf("no handler for vector %d: %w", vector, ErrLent)
+	}
+	if errno != 0 {
 		return fmt.Errorf("ring0: no handler for vector %d", vector)
 	}
+	return nil
+}
+
+// LendInterrupts gives interrupts away for good: to a guest that has the
+// interrupt controllers passed through, say. The 8259s get the firmware's vectors
+// (08h and 70h) and masks back and the 8254's counter 0 its mode, at 18.2 Hz; the
+// local APIC never was the kernel's. From then on RFLAGS.IF is 0 in every thread,
+// and must stay so: an interrupt that comes here all the same ends the program.
+//
+// All else goes on, but without a timer to interrupt it: a thread runs until it
+// waits, sleeps or yields. A thread that does none of this, such as one that runs a
+// guest in a loop, keeps the processor; a garbage collection that it needs runs
+// when it allocates. Time comes from the time-stamp counter. WaitInterrupt and
+// SetVector give ErrLent, to those who wait already too.
+func LendInterrupts() error {
+	if !Active() {
+		return ErrNotActive
+	}
+	call(callLendInterrupts, 0, 0, 0)
 	return nil
 }

@@ -46,6 +46,7 @@ const (
 	callMapPhysical
 	callWaitVector
 	callSetGate
+	callLendInterrupts
 )
 
 // kernelSyscall serves the system call of the current thread.
@@ -309,8 +310,13 @@ func serve(t *thread, nr, a, b, c, d, e uint64) int64 {
 		if a > 255 || b == 0 {
 			return -eINVAL
 		}
+		if lent && a >= 32 {
+			return -ePERM
+		}
 		setGate(a, b, istTrap)
 		return 0
+	case callLendInterrupts:
+		return sysLendInterrupts()
 	}
 	return -eNOSYS
 }
@@ -788,6 +794,9 @@ func sysAllocPages(n, align, limit uint64) int64 {
 func sysWaitVector(vector, timeout uint64) int64 {
 	if vector < 32 || vector > 255 {
 		return -eINVAL
+	}
+	if lent {
+		return -ePERM
 	}
 	if irq := vector - vectorIRQ; irq < 16 && irqMask>>irq&1 != 0 {
 		unmaskIRQ(irq)

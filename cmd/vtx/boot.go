@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"text/tabwriter"
 	"time"
@@ -47,6 +48,14 @@ On Bochs, where the TSC counts instructions, every run of the same program with
 the same arguments and environment is the same to the bit: time begins at
 2026-01-01 00:00 UTC, random numbers are fixed, and sleeping takes no time.
 
+With -serial the serial port's output comes on standard output too, by the line
+where both print at once.
+
+With -raw, PROGRAM is no program but the image of a disk or a CD, such as an
+operating system's. Nothing is added to it, and what the machine writes to it is
+lost. The run ends with status 0 when the machine switches itself off, or with
+-until when TEXT appears; with status 1 when it is switched off before that.
+
 Flags may also stand in the environment variable VTXBOOTFLAGS, between blanks;
 those on the command line come after them.
 
@@ -81,10 +90,15 @@ func setupBoot(fs *flag.FlagSet) func([]string) (int, error) {
 	fs.StringVar(&c.Emulator, "emulator", "", "`PATH` of the emulator (default bochs or qemu-system-x86_64, looked for in PATH)")
 	fs.StringVar(&c.Emulator, "bochs", "", "`PATH` of the emulator, the same as -emulator")
 	fs.BoolVar(&c.Disk, "disk", false, "let qemu boot the disk image rather than load the multiboot file")
+	fs.BoolVar(&c.Serial, "serial", false, "show what the machine writes to its first serial port on standard output")
+	fs.StringVar(&c.SerialFile, "serial-file", "", "keep what the machine writes to its first serial port in `FILE`")
+	fs.BoolVar(&c.Raw, "raw", false, "boot PROGRAM as it is: the image of a disk, or of a CD if its name ends in .iso")
+	fs.StringVar(&c.Until, "until", "", "with -raw, stop when `TEXT` is on the serial port; the machine's end before that is a failure")
 	fs.Var(envFlag{&f.env}, "env", "set `NAME=VALUE` in the guest's environment (repeatable)")
 	fs.Var(sizeFlag[int64]{&c.MaxOutput, 1}, "max-output", "stop a program that writes more than `SIZE` bytes; suffixes as with -memory")
 	fs.BoolVar(&f.stats, "stats", false, "print what was counted (instructions, system calls, page faults, ...) to standard error at the end")
-	fs.Uint64Var(&c.Clock, "clock", machine.DefaultClock, "on bochs, `HZ` instructions make a second of guest time")
+	fs.Uint64Var(&c.Clock, "clock", machine.DefaultClock, "on bochs, `HZ` instructions make a second of the program's time")
+	fs.Uint64Var(&c.IPS, "ips", machine.DefaultIPS, "on bochs, `N` instructions make a second of the devices' time; operating systems want 50000000 or so, firmware starts sooner with less")
 	fs.BoolVar(&f.verbose, "v", false, "say what is being done")
 	return f.run
 }
@@ -100,6 +114,9 @@ func (f *bootFlags) run(args []string) (int, error) {
 	}
 	if c.Clock == 0 {
 		return 0, errors.New("-clock 0: it must be more than 0")
+	}
+	if c.IPS < 1_000_000 || c.IPS > math.MaxInt32 {
+		return 0, fmt.Errorf("-ips %d: Bochs wants 1000000 to %d", c.IPS, math.MaxInt32)
 	}
 	if err := f.complete(args); err != nil {
 		complain(err)
@@ -183,6 +200,11 @@ func printStats(w io.Writer, c *machine.Config, res *machine.Result) {
 	if c.Machine == machine.Bochs {
 		ticks = "instructions" // Bochs' TSC counts them
 	}
+	wall := res.Elapsed.Round(time.Millisecond)
+	if c.Raw {
+		fmt.Fprintf(w, "wall time %v\n", wall)
+		return
+	}
 	s := &res.Stats
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
 	for _, row := range []struct {
@@ -197,7 +219,7 @@ func printStats(w io.Writer, c *machine.Config, res *machine.Result) {
 		{"threads", s[bootproto.StatThreads]},
 		{"most pages in use", s[bootproto.StatPages]},
 		{"sleep skipped", time.Duration(s[bootproto.StatSleep])},
-		{"wall time", res.Elapsed.Round(time.Millisecond)},
+		{"wall time", wall},
 	} {
 		fmt.Fprintf(t, "%s\t%v\t\n", row.name, row.value)
 	}

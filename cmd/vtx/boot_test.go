@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/govtx/vtx/internal/machine/machinetest"
 )
 
 // The tests below boot real programs, with package ring0 in them, on the
@@ -103,6 +105,70 @@ func TestHelloOnBochs(t *testing.T) {
 		}
 		require.Equal(t, count(), count())
 	})
+}
+
+// The serial port's lines come beside the program's, and into a file.
+func TestBootSerial(t *testing.T) {
+	need(t, "go", "bochs")
+	s := newSession(t)
+	build(t, s, "hello")
+	var program, port string
+	for i := range 20 {
+		program += fmt.Sprintf("program %d\n", i)
+		port += fmt.Sprintf("port %d\r\n", i)
+	}
+	out, errOut, status := s.run(t, "boot", "-serial", "-serial-file", "kept", "./hello", "serial")
+	require.Zero(t, status, errOut)
+	var programs, ports string
+	for line := range strings.Lines(out) {
+		if strings.HasPrefix(line, "port") {
+			ports += line
+		} else {
+			programs += line
+		}
+	}
+	require.Equal(t, program, programs)
+	require.Equal(t, port, ports)
+	kept, err := os.ReadFile(filepath.Join(s.dir, "kept"))
+	require.NoError(t, err)
+	require.Equal(t, port, string(kept))
+	out, errOut, status = s.run(t, "boot", "./hello", "serial")
+	require.Zero(t, status, errOut)
+	require.Equal(t, program, out)
+}
+
+// A disk that no program of ours is on.
+func TestBootRaw(t *testing.T) {
+	need(t, "bochs")
+	s := newSession(t)
+	const text = "a needle here\r\n"
+	for name, end := range map[string]machinetest.Ending{"off.img": machinetest.Shutdown, "hang.img": machinetest.Hang} {
+		require.NoError(t, os.WriteFile(filepath.Join(s.dir, name), machinetest.BootSector(text, end), 0o600))
+	}
+	for _, tc := range []struct {
+		args        string
+		out, errOut string // errOut is a part
+		status      int
+	}{
+		{"-raw off.img", "", "", 0},
+		{"-raw -serial off.img", text, "", 0},
+		{"-raw -serial -stats off.img", text, "wall time", 0},
+		{"-raw -until needle -timeout 60s hang.img", "", "", 0},
+		{"-raw -until thread off.img", "", `switched off before "thread"`, 1},
+		{"-raw -timeout 3s hang.img", "", "the machine did not end", 124},
+		{"-raw -serial -max-output 5 off.img", text[:5], "-max-output", 125},
+		{"-raw missing.img", "", "missing.img", 125},
+		{"-raw off.img argument", "", "no arguments", 2},
+		{"-until needle off.img", "", "-raw", 2},
+		{"-ips 5 off.img", "", "-ips 5", 2},
+	} {
+		t.Run(tc.args, func(t *testing.T) {
+			out, errOut, status := s.run(t, append([]string{"boot"}, strings.Fields(tc.args)...)...)
+			require.Equal(t, tc.status, status, errOut)
+			require.Equal(t, tc.out, out)
+			require.Contains(t, errOut, tc.errOut)
+		})
+	}
 }
 
 func TestHelloOnQEMU(t *testing.T) {

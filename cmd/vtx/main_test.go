@@ -18,7 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/govtx/vtx/internal/bootproto"
-	"github.com/govtx/vtx/internal/machine"
+	bootframes "github.com/govtx/vtx/internal/bootproto/frames"
 	"github.com/govtx/vtx/internal/machine/machinetest"
 )
 
@@ -112,7 +112,7 @@ func (s *session) clean(t *testing.T) {
 	}, 3*time.Second, 10*time.Millisecond, "processes are left")
 }
 
-func frame(typ byte, s string) []byte { return machine.AppendFrame(nil, typ, []byte(s)) }
+func frame(typ byte, s string) []byte { return bootframes.Append(nil, typ, []byte(s)) }
 
 func frames(list ...[]byte) []byte { return bytes.Join(list, nil) }
 

@@ -33,7 +33,7 @@ func Geometry(size int64) (cylinders, heads, sectors int) {
 // WriteDisk writes the raw image of a disk that a BIOS boots. Its size is a
 // multiple of 512*16*63 bytes, a whole number of cylinders.
 func (p *Program) WriteDisk(w io.Writer, c *Config) error {
-	pieces, err := p.pieces(c)
+	pieces, err := p.pieces(c, bootproto.LoaderBase)
 	if err != nil {
 		return err
 	}

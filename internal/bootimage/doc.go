@@ -18,6 +18,9 @@
 // brings all that into memory by BIOS calls, gathers the memory map, and enters
 // loader.S the way a multiboot 1 loader does.
 //
+// A hypervisor can do without either: PlaceMultiboot writes the same into the
+// memory of a guest, with loader and parameters in any place.
+//
 // What a loader cannot do (no 64-bit mode, too little memory, an unreadable
 // disk) it says on the output port, in frames of package bootproto if
 // bootproto.FlagFramed is set, with exit status 125, and on the screen.

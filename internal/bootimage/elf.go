@@ -20,7 +20,7 @@ const elfSections = "\x00.shstrtab\x00"
 // multiboot headers are where loaders look for them: in the first 8 KiB for
 // multiboot 1, 32 KiB for multiboot 2.
 func (p *Program) WriteELF(w io.Writer, c *Config) error {
-	pieces, err := p.pieces(c)
+	pieces, err := p.pieces(c, bootproto.LoaderBase)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func TestGenerated(t *testing.T) {
 		t.Skipf("binutils here is not for x86: %s", out)
 	}
 	require.NoError(t, err, "%s", out)
-	for _, name := range []string{"loader.bin", "disk.bin", "testdata/fake.bin"} {
+	for _, name := range []string{"loader.bin", "loader.rel", "disk.bin", "testdata/fake.bin"} {
 		want, err := os.ReadFile(filepath.Join(dir, name))
 		require.NoError(t, err)
 		got, err := os.ReadFile(name)
@@ -38,7 +38,6 @@ func TestGenerated(t *testing.T) {
 func TestConstants(t *testing.T) {
 	constants := map[string]uint64{
 		"LOADER_BASE":      bootproto.LoaderBase,
-		"PARAMS_BASE":      bootproto.ParamsBase,
 		"PARAM_SIZE":       bootproto.ParamSize,
 		"PARAM_FLAGS":      bootproto.ParamFlags,
 		"PARAM_SEGMENTS":   bootproto.ParamSegments,
@@ -47,7 +46,9 @@ func TestConstants(t *testing.T) {
 		"PARAM_MODC":       bootproto.ParamModc,
 		"SEGMENT_BYTES":    bootproto.SegmentBytes,
 		"MODULE_BYTES":     bootproto.ModuleBytes,
+		"LOADER_BYTES":     bootproto.LoaderBytes,
 		"FLAG_FRAMED":      bootproto.FlagFramed,
+		"FLAG_LENT":        bootproto.FlagLent,
 		"FRAME_STDOUT":     bootproto.FrameStdout,
 		"FRAME_EXIT":       bootproto.FrameExit,
 		"FRAME_KERNEL":     bootproto.FrameKernel,

@@ -8,12 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 
 	"github.com/govtx/vtx/internal/bootproto"
 )
 
 //go:embed loader.bin
 var loaderCode []byte
+
+// loaderRel lists the offsets of the 32-bit addresses in loaderCode, one a line.
+//
+//go:embed loader.rel
+var loaderRel string
 
 //go:embed disk.bin
 var diskCode []byte
@@ -48,8 +55,24 @@ func (p *piece) writeTo(w *writer) {
 	}
 }
 
-// pieces lists what goes into memory, by address.
-func (p *Program) pieces(c *Config) ([]piece, error) {
+// loaderAt is the loader for a place of its own.
+func (p *Program) loaderAt(base uint64) []byte {
+	loader := bytes.Clone(loaderCode)
+	le := binary.LittleEndian
+	for line := range strings.Lines(loaderRel) {
+		at, err := strconv.Atoi(strings.TrimSpace(line))
+		if err != nil {
+			panic("loader.rel: " + err.Error()) // it is built in
+		}
+		le.PutUint32(loader[at:], le.Uint32(loader[at:])+uint32(base-bootproto.LoaderBase))
+	}
+	le.PutUint64(loader[loaderBootEntry:], p.bootEntry)
+	return loader
+}
+
+// pieces lists what goes into memory: the loader at base and the parameters, and
+// then, by address, the program and its modules.
+func (p *Program) pieces(c *Config, base uint64) ([]piece, error) {
 	params, err := p.params(c)
 	if err != nil {
 		return nil, err
@@ -58,16 +81,13 @@ func (p *Program) pieces(c *Config) ([]piece, error) {
 	if err != nil {
 		return nil, err
 	}
-	loader := bytes.Clone(loaderCode)
-	binary.LittleEndian.PutUint64(loader[loaderBootEntry:], p.bootEntry)
-
 	inMemory := func(name string, addr uint64, data []byte, memSize uint64) piece {
 		n := int64(len(data))
 		return piece{addr, memSize, n, 7, []part{{name, bytes.NewReader(data), n, n}}}
 	}
 	list := []piece{
-		inMemory("the loader", bootproto.LoaderBase, loader, loaderMemory),
-		inMemory("the parameters", bootproto.ParamsBase, params, uint64(len(params))),
+		inMemory("the loader", base, p.loaderAt(base), loaderMemory),
+		inMemory("the parameters", base+bootproto.LoaderBytes, params, uint64(len(params))),
 	}
 	for _, s := range p.segments {
 		n := int64(s.fileSize)

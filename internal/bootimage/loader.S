@@ -5,13 +5,20 @@
 # EBX the address of its information. It turns long mode on with the first 4 GiB
 # mapped to themselves and jumps to the program's 64-bit boot entry.
 #
+# It is assembled for LOADER_BASE; generate.sh lists the numbers that change with
+# that in loader.rel, so that a hypervisor can put it elsewhere. What lies at an
+# address is written so that all four bytes of that are an operand or a datum.
+#
 # Sections cited are those of the Intel SDM, the Multiboot Specification 0.6.96
 # and the Multiboot2 Specification 2.0.
 
+.ifndef LOADER_BASE
 .equ LOADER_BASE,       0x100000
-.equ PARAMS_BASE,       0x120000
+.endif
+.equ LOADER_BYTES,      0x20000         # up to the parameter block
 .equ PARAM_FLAGS,       16
 .equ FLAG_FRAMED,       1
+.equ FLAG_LENT,         8
 .equ FRAME_EXIT,        5
 .equ FRAME_KERNEL,      7
 .equ PORT_E9,           0xe9
@@ -145,7 +152,7 @@ _start:
 .code64
 long:   movl %edi, %esi                 # ESI: information
         movl %ebp, %edi                 # EDI: magic
-        movl $PARAMS_BASE, %edx
+        movl $LOADER_BASE + LOADER_BYTES, %edx
         movl $STACK_TOP, %esp
         xorl %ebx, %ebx
         xorl %ecx, %ecx
@@ -156,6 +163,8 @@ long:   movl %edi, %esi                 # ESI: information
 # fail says the NUL-terminated text at ESI and stops the machine.
 .code32
 fail:   pushl %esi
+        testb $FLAG_LENT, LOADER_BASE + LOADER_BYTES + PARAM_FLAGS
+        jnz 2f                          # the screen is someone else's
         movl $0xb8000, %edi             # the text screen's first row
         movb $0x0f, %ah                 # white on black
 1:      lodsb
@@ -175,6 +184,8 @@ fail:   pushl %esi
         movl %ecx, headlen
 
         movl $PORT_E9, %edx
+        testb $FLAG_LENT, LOADER_BASE + LOADER_BYTES + PARAM_FLAGS
+        jnz 3f
         inb %dx, %al
         cmpb %dl, %al
         je 3f
@@ -192,7 +203,7 @@ fail:   pushl %esi
         outb %al, %dx
         movl $PORT_SERIAL, %edx
 
-3:      testb $FLAG_FRAMED, PARAMS_BASE + PARAM_FLAGS
+3:      testb $FLAG_FRAMED, LOADER_BASE + LOADER_BYTES + PARAM_FLAGS
         jz 4f
         pushl %esi
         pushl %ecx
@@ -212,6 +223,8 @@ fail:   pushl %esi
         movl $shutdown, %esi
         movl $8, %ecx
         rep outsb
+        testb $FLAG_LENT, LOADER_BASE + LOADER_BYTES + PARAM_FLAGS
+        jnz 6f
         movb $EXIT_STATUS >> 1, %al     # QEMU's status is twice that, plus 1
         outb %al, $PORT_QEMU_EXIT
 6:      hlt

@@ -181,7 +181,7 @@ func openHostile(t *rapid.T) {
 		return
 	}
 	c := &Config{Args: []string{"x"}, Modules: []Module{{"m", strings.NewReader("data"), 4}}}
-	pieces, err := p.pieces(c)
+	pieces, err := p.pieces(c, bootproto.LoaderBase)
 	if err != nil {
 		return // the module does not fit
 	}

@@ -37,6 +37,10 @@ const (
 	LoaderBase = 0x100000 // loader code and its page tables, up to ParamsBase
 	ParamsBase = 0x120000 // the parameter block, up to LoaderEnd
 	LoaderEnd  = 0x400000 // the first address that is not the loader's
+
+	// The loader lies so many bytes below the parameter block, wherever they
+	// are put: a hypervisor may choose another place for its guest's.
+	LoaderBytes = ParamsBase - LoaderBase
 )
 
 // Offsets in the parameter block; every field is a little-endian uint64.
@@ -86,6 +90,13 @@ const (
 	FlagFramed   = 1 << 0 // write frames, not plain text, to the output port
 	FlagSkipIdle = 1 << 1 // when every thread sleeps, jump to the next deadline
 	FlagFixed    = 1 << 2 // draw random numbers from the seed alone: runs repeat
+
+	// FlagLent: interrupts and devices are someone else's from the start, as
+	// after ring0.LendInterrupts. The program touches no port but PortE9, which
+	// it does not ask for first, and PortShutdown at its end, and tells the time
+	// by the TSC alone: ParamTSC must say its rate unless CPUID leaf 15H does,
+	// and without ParamEpoch the clock begins in 1970.
+	FlagLent = 1 << 3
 )
 
 // A framed stream is a sequence of

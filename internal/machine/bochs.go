@@ -34,15 +34,22 @@ func bochsCommand(c *Config, dir string) (*command, error) {
 	if err != nil {
 		return nil, err
 	}
-	disk, err := os.Stat(filepath.Join(dir, diskName))
-	if err != nil {
-		return nil, err
+	devices := fmt.Sprintf("ata1-master: type=cdrom, path=\"%s\", status=inserted\nboot: cdrom", cdName)
+	if !c.isCD() {
+		disk, err := os.Stat(filepath.Join(dir, diskName))
+		if err != nil {
+			return nil, err
+		}
+		cylinders := (disk.Size() + bochsCylinder - 1) / bochsCylinder
+		devices = fmt.Sprintf("ata0-master: type=disk, path=\"%s\", mode=flat, cylinders=%d, heads=16, spt=63\nboot: disk", diskName, cylinders)
+	}
+	if c.wantsSerial() {
+		devices += "\ncom1: enabled=1, mode=file, dev=" + serialName
 	}
 	mib := c.Memory >> 20
 	rc := bochsConfig{
-		BIOS: bios, VGA: vga, CPU: c.CPU,
-		Guest: mib, Host: min(mib, bochsHostMax),
-		Cylinders: (disk.Size() + bochsCylinder - 1) / bochsCylinder,
+		BIOS: bios, VGA: vga, CPU: c.CPU, IPS: c.IPS,
+		Guest: mib, Host: min(mib, bochsHostMax), Devices: devices,
 	}
 	if err := os.WriteFile(filepath.Join(dir, "bochsrc"), rc.text(), 0o600); err != nil {
 		return nil, err
@@ -65,8 +72,9 @@ const (
 
 type bochsConfig struct {
 	BIOS, VGA, CPU string
+	IPS            uint64
 	Guest, Host    uint64 // MiB
-	Cylinders      int64
+	Devices        string // lines: what it boots from, and the serial port
 }
 
 // text returns the bochsrc. Paths other than the ROMs' are relative to the
@@ -74,7 +82,9 @@ type bochsConfig struct {
 //
 //   - rfb is the one display that needs no terminal and no X server. It does
 //     not wait for a viewer and takes the next free port, so runs may overlap.
-//   - ips scales the BIOS's waits alone: a low figure boots sooner.
+//   - ips says how fast the devices' time passes. It scales the BIOS's waits: a low
+//     figure boots sooner, but an operating system wants a real second's worth.
+//   - The first serial port, if wanted, goes to a file, which Bochs flushes at every byte.
 //   - MSRs that the model does not have fault, as on a processor; by default
 //     Bochs lets them read as 0.
 //   - sync=none and a fixed time make runs repeat to the bit.
@@ -87,17 +97,16 @@ display_library: rfb, options="timeout=0"
 romimage: file="%s"
 vgaromimage: file="%s"
 memory: guest=%d, host=%d
-cpu: model=%s, count=1, ips=1000000, reset_on_triple_fault=0, ignore_bad_msrs=0
+cpu: model=%s, count=1, ips=%d, reset_on_triple_fault=0, ignore_bad_msrs=0
 clock: sync=none, time0=%d
 port_e9_hack: enabled=1
 sound: driver=dummy, waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy
-ata0-master: type=disk, path="%s", mode=flat, cylinders=%d, heads=16, spt=63
-boot: disk
+%s
 panic: action=fatal
 error: action=report
 info: action=report
 debug: action=ignore
-`, b.BIOS, b.VGA, b.Guest, b.Host, b.CPU, fixedEpoch, diskName, b.Cylinders)
+`, b.BIOS, b.VGA, b.Guest, b.Host, b.CPU, b.IPS, fixedEpoch, b.Devices)
 }
 
 // romDirs is where Debian's packages and Bochs' own installation put ROM images.
@@ -179,6 +188,8 @@ func bochsDiagnose(c *Config, path string, log []byte, wait error) error {
 		return fmt.Errorf("%w: Bochs says: %s", errBusy, message)
 	case bytes.Contains(log, []byte("wrong value for parameter 'model'")):
 		return fmt.Errorf("%w: Bochs does not know %q; %s", ErrCPUModel, c.CPU, bochsModels(path))
+	case c.Raw && (strings.Contains(message, "hutdown requested") || strings.Contains(message, "power off")):
+		return errOff
 	case bytes.Contains(log, []byte("hutdown requested")):
 		return fmt.Errorf("%w: the guest switched the machine off without saying its exit status; does the program import package ring0, and did it end by os.Exit or by returning from main?", ErrNoExit)
 	case message != "":

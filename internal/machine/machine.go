@@ -38,6 +38,7 @@ const (
 	DefaultTimeout   = 10 * time.Minute
 	DefaultMaxOutput = 1 << 30
 	DefaultClock     = 50_000_000
+	DefaultIPS       = 1_000_000
 	// DefaultMemory is less on Bochs: the time that it takes to start grows with
 	// the square of the memory (0.1 s for 512 MiB, 0.4 s for 1 GiB, 1.5 s for 2 GiB).
 	DefaultMemory      = 1 << 30
@@ -53,6 +54,7 @@ const fixedEpoch = 1767225600
 // Names in the private directory.
 const (
 	diskName = "disk.img"
+	cdName   = "cdrom.iso"
 	elfName  = "boot.elf"
 )
 
@@ -64,7 +66,7 @@ type Module struct {
 
 // A Config says what to boot, on what, and how far it may go.
 type Config struct {
-	Program string   // path of the ELF file
+	Program string   // path of the ELF file, or with Raw of a disk's or CD's image
 	Args    []string // argv behind argv[0], which is Program
 	Env     []string // the guest's whole environment, NAME=VALUE
 	Dir     string   // working directory; default: this process's
@@ -77,8 +79,21 @@ type Config struct {
 	Memory    uint64        // bytes, a multiple of 1 MiB
 	Timeout   time.Duration // of wall time
 	MaxOutput int64         // bytes that the guest may print and write to files
-	Clock     uint64        // Bochs: instructions in a second of guest time
+	Clock     uint64        // Bochs: instructions in a second of the program's time
+	IPS       uint64        // Bochs: instructions in a second of the devices' time
 	Disk      bool          // QEMU: boot the disk image, not the multiboot file
+	Lent      bool          // interrupts and devices are lent from the start; see bootproto.FlagLent
+
+	// Raw boots Program as it is: the image of a disk, or of a CD if its name ends
+	// in ".iso". What the guest writes to the disk is lost. The run ends well when
+	// the guest switches the machine off.
+	Raw bool
+	// Until, with Raw, ends the run well when this text appears on the serial
+	// port, and makes the machine's being switched off before a failure.
+	Until string
+
+	Serial     bool   // show what the machine writes to its first serial port on Stdout
+	SerialFile string // keep that here
 
 	Image string // keep the boot image here: multiboot if it ends in .elf, else a disk
 	Log   string // keep the emulator's log here
@@ -89,8 +104,8 @@ type Config struct {
 
 // A Result is what became of the guest. With an error it holds what is known.
 type Result struct {
-	Exited   bool // the guest said its exit status
-	Status   int  // that status, as given to exit_group(2)
+	Exited   bool // the guest said its exit status, or ended in a way that Config.Raw knows
+	Status   int  // that status, as given to exit_group(2); with Raw 0, or 1 when Until did not appear
 	Booted   bool // ring0 said that it took over
 	Stats    [bootproto.Stats]uint64
 	Elapsed  time.Duration // of the emulator
@@ -125,9 +140,16 @@ func (c *Config) complete() error {
 	case c.Machine == None && c.Image == "":
 		return fmt.Errorf("%w: machine %s only writes the boot image: say where with -image FILE", ErrConfig, None)
 	}
+	switch {
+	case c.Raw && (c.Image != "" || len(c.Args) > 0 || len(c.Modules) > 0):
+		return fmt.Errorf("%w: %s is booted as it is (-raw): there is no boot image to keep, and it takes no arguments and no modules", ErrConfig, c.Program)
+	case c.Until != "" && !c.Raw:
+		return fmt.Errorf("%w: -until %q: a program says itself when it has ended; only what is booted with -raw is ended by a text", ErrConfig, c.Until)
+	}
 	setDefault(&c.Timeout, DefaultTimeout)
 	setDefault(&c.MaxOutput, DefaultMaxOutput)
 	setDefault(&c.Clock, DefaultClock)
+	setDefault(&c.IPS, DefaultIPS)
 	if c.Timeout < 0 || c.MaxOutput < 0 {
 		return fmt.Errorf("%w: timeout %v and output limit %d must not be negative", ErrConfig, c.Timeout, c.MaxOutput)
 	}
@@ -188,6 +210,9 @@ func (c *Config) bootConfig(exe string) *bootimage.Config {
 		// The image may run anywhere: plain text, and nothing assumed.
 		_, _ = rand.Read(b.Seed[:])
 	}
+	if c.Lent {
+		b.Flags |= bootproto.FlagLent
+	}
 	return b
 }
 
@@ -199,6 +224,9 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	c := &cfg
 	if err := c.complete(); err != nil {
 		return Result{}, err
+	}
+	if c.Raw {
+		return c.boot(ctx, func(dir string) error { return c.copyRaw(ctx, dir) })
 	}
 	prog, boot, closeFiles, err := c.open()
 	if err != nil {
@@ -224,19 +252,27 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 			ErrMemory, need>>20, c.Memory>>20, 2*(need>>20))
 	}
 
+	return c.boot(ctx, func(dir string) error {
+		name, form := elfName, prog.WriteELF
+		if emulators[c.Machine].disk(c) {
+			name, form = diskName, prog.WriteDisk
+		}
+		return create(ctx, filepath.Join(dir, name), func(w io.Writer) error { return form(w, boot) })
+	})
+}
+
+// boot runs the emulator in a private directory, in which image puts what it is
+// to boot.
+func (c *Config) boot(ctx context.Context, image func(dir string) error) (Result, error) {
 	dir, err := os.MkdirTemp("", "vtx-boot-")
 	if err != nil {
 		return Result{}, fmt.Errorf("no place for the boot image: %w; set TMPDIR to a directory that can be written", err)
 	}
 	defer os.RemoveAll(dir)
-	emu := emulators[c.Machine]
-	name, form := elfName, prog.WriteELF
-	if emu.disk(c) {
-		name, form = diskName, prog.WriteDisk
-	}
-	if err := create(ctx, filepath.Join(dir, name), func(w io.Writer) error { return form(w, boot) }); err != nil {
+	if err := image(dir); err != nil {
 		return Result{}, fmt.Errorf("the boot image: %w", err)
 	}
+	emu := emulators[c.Machine]
 	cmd, err := emu.command(c, dir)
 	if err != nil {
 		return Result{}, err
@@ -257,6 +293,50 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	}
 }
 
+// openRegular opens a regular file and tells its size.
+func openRegular(path string) (*os.File, int64, error) {
+	st, err := os.Stat(path) // before opening: a named pipe would block
+	if err != nil {
+		return nil, 0, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s is not a regular file (%v)", path, st.Mode().Type())
+	}
+	f, err := os.Open(path)
+	return f, st.Size(), err
+}
+
+// wantsSerial reports whether anybody hears of the serial port.
+func (c *Config) wantsSerial() bool { return c.Serial || c.SerialFile != "" || c.Until != "" }
+
+// isCD reports whether a raw image is a CD's.
+func (c *Config) isCD() bool { return c.Raw && strings.HasSuffix(c.Program, ".iso") }
+
+// copyRaw copies a raw image into dir, where the guest may write to it. A disk
+// gets zeros up to the end of its last cylinder.
+func (c *Config) copyRaw(ctx context.Context, dir string) error {
+	f, size, err := openRegular(c.Program)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	name := diskName
+	if c.isCD() {
+		name = cdName
+	}
+	if size == 0 {
+		return fmt.Errorf("%s is empty: name the image of a disk or a CD", c.Program)
+	}
+	path := filepath.Join(dir, name)
+	if err := create(ctx, path, func(w io.Writer) error {
+		_, err := io.Copy(w, f)
+		return err
+	}); err != nil || c.isCD() {
+		return err
+	}
+	return os.Truncate(path, (size+bochsCylinder-1)/bochsCylinder*bochsCylinder)
+}
+
 // open opens the program and the modules.
 func (c *Config) open() (*bootimage.Program, *bootimage.Config, func(), error) {
 	var opened []*os.File
@@ -266,19 +346,11 @@ func (c *Config) open() (*bootimage.Program, *bootimage.Config, func(), error) {
 		}
 	}
 	open := func(path string) (*os.File, int64, error) {
-		st, err := os.Stat(path) // before opening: a named pipe would block
-		if err != nil {
-			return nil, 0, err
+		f, size, err := openRegular(path)
+		if err == nil {
+			opened = append(opened, f)
 		}
-		if !st.Mode().IsRegular() {
-			return nil, 0, fmt.Errorf("%s is not a regular file (%v)", path, st.Mode().Type())
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, 0, err
-		}
-		opened = append(opened, f)
-		return f, st.Size(), nil
+		return f, size, err
 	}
 	fail := func(err error) (*bootimage.Program, *bootimage.Config, func(), error) {
 		closeAll()
@@ -310,8 +382,8 @@ func (c *Config) open() (*bootimage.Program, *bootimage.Config, func(), error) {
 // emulate runs the emulator in dir and judges how it ended.
 func (c *Config) emulate(ctx context.Context, emu *emulator, cmd *command, dir string) (Result, error) {
 	out := &output{
-		stdout: c.Stdout, stderr: c.Stderr, files: files{dir: c.Dir},
-		max: c.MaxOutput, left: c.MaxOutput, leftJunk: max(c.MaxOutput, leastChatter), chatter: tail{max: tailBytes},
+		stdout: c.Stdout, stderr: c.Stderr, files: files{dir: c.Dir}, raw: c.Raw,
+		max: c.MaxOutput, left: budget{left: c.MaxOutput}, leftJunk: budget{left: max(c.MaxOutput, leastChatter)}, chatter: tail{max: tailBytes},
 	}
 	log := &logSink{tail: tail{max: tailBytes}, left: max(c.MaxOutput, leastChatter)}
 	if c.Log != "" {
@@ -322,17 +394,37 @@ func (c *Config) emulate(ctx context.Context, emu *emulator, cmd *command, dir s
 		defer f.Close()
 		log.file = f
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var port *serial
+	lines := &lineMux{w: c.Stdout}
+	if c.wantsSerial() {
+		if c.Serial {
+			out.stdout = lines.stream()
+		}
+		var err error
+		if port, err = c.startSerial(dir, lines.stream(), &out.left, cancel); err != nil {
+			return Result{}, err
+		}
+	}
 	c.trace("running %s %s in %s", cmd.path, strings.Join(cmd.args, " "), dir)
 	start := time.Now()
 	end, err := cmd.run(ctx, dir, out, log)
 	elapsed := time.Since(start)
+	var portErr error
+	if port != nil {
+		portErr = port.finish(ctx)
+	}
 	if err != nil {
 		return Result{}, fmt.Errorf("%w: %w", ErrEmulator, err)
 	}
-	if end.out == errStuck {
+	if end.out == errStuck || portErr == errStuck {
 		// Nothing of out may be touched: its reader may go on at any time.
 		_ = out.files.close(false)
-		return Result{Elapsed: elapsed}, fmt.Errorf("%w: nobody took what the guest printed; the end of it is lost", end.ctx)
+		return Result{Elapsed: elapsed}, fmt.Errorf("%w: nobody took what the guest printed; the end of it is lost", context.Cause(ctx))
+	}
+	if err := lines.flush(); err != nil && portErr == nil {
+		portErr = fmt.Errorf("%w to standard output: %w", ErrOutput, err)
 	}
 	fileErr := out.files.close(out.exited)
 	res := Result{
@@ -348,25 +440,47 @@ func (c *Config) emulate(ctx context.Context, emu *emulator, cmd *command, dir s
 	switch {
 	case out.exited:
 		err = nil
+	case port != nil && port.found:
+		res.Exited, err = true, nil
+	case portErr != nil:
+		err, portErr = portErr, nil
 	case end.out != nil && end.out != io.EOF:
 		err = end.out
 	case end.ctx == nil:
 		err = emu.diagnose(c, cmd.path, log.tail.bytes(), end.wait)
-		err = explain(err, &res, out)
+		if c.Raw && errors.Is(err, errOff) {
+			res.Exited, err = true, nil
+			if c.Until != "" {
+				res.Status = 1
+				res.Warnings = append(res.Warnings, fmt.Sprintf("the machine was switched off before %q was on its serial port", c.Until))
+			}
+			break
+		}
+		err = c.explain(err, &res, out)
 	case errors.Is(end.ctx, ErrTimeout):
-		err = fmt.Errorf("%w: the program did not end within %v of wall time and was stopped; give it more with -timeout, or see what it printed last", ErrTimeout, c.Timeout)
+		what := "program"
+		if c.Raw {
+			what = "machine"
+		}
+		err = fmt.Errorf("%w: the %s did not end within %v of wall time and was stopped; give it more with -timeout, or see what it printed last", ErrTimeout, what, c.Timeout)
 		if !out.booted && c.Machine == Bochs && c.Memory > 2<<30 {
 			err = fmt.Errorf("%w; Bochs takes long to start with much memory, four times as long with twice as much: pass less than -memory %d", err, c.Memory>>20)
 		}
-		err = explain(err, &res, out)
+		err = c.explain(err, &res, out)
 	default:
 		err = end.ctx
 	}
-	return res, errors.Join(err, fileErr)
+	if portErr == errSerialText {
+		portErr = nil
+	}
+	return res, errors.Join(err, portErr, fileErr)
 }
 
 // banner matches what Bochs prints in every run.
 var banner = regexp.MustCompile(`^(=+$|Bochs x86 Emulator|Built from |Timestamp: |Next at t=|\(0\))`)
+
+// errOff says that the guest switched the machine off without saying more.
+var errOff = errors.New("switched off")
 
 // errBusy says that the emulator could not start because too many of its kind
 // run, which passes.
@@ -376,8 +490,8 @@ var errBusy = errors.New("too many emulators at once")
 const busyWait = 250 * time.Millisecond
 
 // explain adds what the machine itself printed if the guest never came to speak.
-func explain(err error, res *Result, out *output) error {
-	if res.Booted || errors.Is(err, ErrCPUModel) || errors.Is(err, errBusy) {
+func (c *Config) explain(err error, res *Result, out *output) error {
+	if c.Raw || res.Booted || errors.Is(err, ErrCPUModel) || errors.Is(err, errBusy) {
 		return err
 	}
 	text := "\nring0 never took over"

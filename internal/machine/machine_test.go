@@ -21,6 +21,7 @@ import (
 
 	"github.com/govtx/vtx/internal/bootimage"
 	"github.com/govtx/vtx/internal/bootproto"
+	"github.com/govtx/vtx/internal/bootproto/frames"
 	"github.com/govtx/vtx/internal/machine/machinetest"
 )
 
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func frame(typ byte, s string) string { return string(AppendFrame(nil, typ, []byte(s))) }
+func frame(typ byte, s string) string { return string(frames.Append(nil, typ, []byte(s))) }
 
 func exitFrame(status uint32, stats ...uint64) string {
 	p := binary.LittleEndian.AppendUint32(nil, status)
@@ -195,7 +196,7 @@ func TestRunFailures(t *testing.T) {
 		},
 		{
 			name: "busy until the timeout", script: "err=00000p[RFB   ] >>PANIC<< RFB could not bind any port between 5900 and 5949;exit=1",
-			set: func(c *Config) { c.Timeout = 700 * time.Millisecond },
+			set: func(c *Config) { c.Timeout = 240 * time.Millisecond },
 			is:  ErrTimeout, says: []string{"too many emulators at once", "RFB could not bind any port between 5900 and 5949"}, notSays: "never took over",
 		},
 		{
@@ -696,7 +697,7 @@ func TestBochs(t *testing.T) {
 	})
 	t.Run("hang", func(t *testing.T) {
 		b := realBench(t, hello, machinetest.Hang)
-		b.cfg.Timeout = 2 * time.Second
+		b.cfg.Timeout = 4 * time.Second
 		_, err := b.run(t, context.Background())
 		require.ErrorIs(t, err, ErrTimeout)
 		require.Equal(t, "hello\n", b.out.String())

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/govtx/vtx/internal/bootproto"
+	"github.com/govtx/vtx/internal/bootproto/frames"
 )
 
 const (
@@ -23,8 +24,9 @@ var leastChatter int64 = 16 << 20
 type output struct {
 	stdout, stderr io.Writer
 	files          files
-	max            int64 // bytes that may come
-	left, leftJunk int64 // bytes that may still come, and of chatter
+	max            int64  // bytes that may come
+	left, leftJunk budget // what may still come, and of chatter
+	raw            bool   // all is chatter: the guest knows of no frames
 
 	chatter  tail
 	booted   bool
@@ -37,27 +39,48 @@ type output struct {
 
 // run reads r up to the exit frame (nil), its end (io.EOF), or an error.
 func (o *output) run(r io.Reader) error {
-	fr := NewFrameReader(r)
-	fr.Junk = junkWriter{o}
-	fr.Broken = func(err error) {
-		o.broken++
-		if len(o.warnings) < maxWarnings {
-			o.warnings = append(o.warnings, "broken frame in the guest's output: "+err.Error())
-		}
-	}
-	for {
-		f, err := fr.Next()
-		if err != nil {
+	if o.raw {
+		if _, err := io.Copy(junkWriter{o}, r); err != nil {
 			return err
 		}
-		if err := o.frame(f); err != nil || o.exited {
+		return io.EOF
+	}
+	d := &frames.Decoder{
+		Frame: o.frame,
+		Junk: func(p []byte) error {
+			_, err := junkWriter{o}.Write(p)
+			return err
+		},
+		Broken: func(err error) {
+			o.broken++
+			if len(o.warnings) < maxWarnings {
+				o.warnings = append(o.warnings, "broken frame in the guest's output: "+err.Error())
+			}
+		},
+	}
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := r.Read(buf)
+		_, bad := d.Write(buf[:n])
+		if bad == nil && err != nil {
+			bad = d.Close()
+		}
+		switch {
+		case bad == errExited:
+			return nil
+		case bad != nil:
+			return bad
+		case err != nil:
 			return err
 		}
 	}
 }
 
-func (o *output) frame(f Frame) error {
-	p, ok := spend(&o.left, f.Payload)
+// errExited ends the reading behind the exit frame.
+var errExited = errors.New("exited")
+
+func (o *output) frame(f frames.Frame) error {
+	p, ok := o.left.spend(f.Payload)
 	var over error
 	if !ok {
 		over = fmt.Errorf("%w: the guest wrote more than %d bytes and was stopped; allow more with -max-output", ErrOutputLimit, o.max)
@@ -81,18 +104,13 @@ func (o *output) frame(f Frame) error {
 			o.exit(f.Payload)
 		}
 	}
-	return first(err, over)
-}
-
-// spend takes p off what may still come. When that is too little it returns
-// the part that fits, and false.
-func spend(left *int64, p []byte) ([]byte, bool) {
-	ok := int64(len(p)) <= *left
-	if !ok {
-		p = p[:*left]
+	if err == nil {
+		err = over
 	}
-	*left -= int64(len(p))
-	return p, ok
+	if err == nil && o.exited {
+		err = errExited
+	}
+	return err
 }
 
 // exit handles a FrameExit. A kernel with fewer or more statistics than this
@@ -112,7 +130,7 @@ func (o *output) exit(p []byte) {
 type junkWriter struct{ o *output }
 
 func (w junkWriter) Write(p []byte) (int, error) {
-	p, ok := spend(&w.o.leftJunk, p)
+	p, ok := w.o.leftJunk.spend(p)
 	n, _ := w.o.chatter.Write(p)
 	if !ok {
 		return n, fmt.Errorf("%w: the machine wrote without end what is no frame, and was stopped; does the program or a guest of it write to port %#x?", ErrOutputLimit, bootproto.PortE9)

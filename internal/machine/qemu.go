@@ -27,9 +27,15 @@ func qemuCommand(c *Config, dir string) (*command, error) {
 		"-device", fmt.Sprintf("isa-debugcon,iobase=%#x,chardev=out", bootproto.PortE9),
 		"-device", fmt.Sprintf("isa-debug-exit,iobase=%#x,iosize=4", bootproto.PortQEMUExit),
 	}
-	if c.Disk {
+	if c.wantsSerial() {
+		args = append(args, "-serial", "file:"+serialName)
+	}
+	switch {
+	case c.isCD():
+		args = append(args, "-cdrom", cdName, "-boot", "d")
+	case c.Disk || c.Raw:
 		args = append(args, "-drive", "file="+diskName+",format=raw,if=ide")
-	} else {
+	default:
 		args = append(args, "-kernel", elfName)
 	}
 	return &command{path: path, args: args}, nil
@@ -42,6 +48,8 @@ func qemuDiagnose(c *Config, path string, log []byte, wait error) error {
 		return fmt.Errorf("%w: QEMU does not know %q; see the list with: %s -cpu help", ErrCPUModel, c.CPU, path)
 	case bytes.Contains(log, []byte("Triple fault")):
 		return fmt.Errorf("%w: an exception while delivering a double fault stopped the processor; QEMU does not say where, -machine bochs does", ErrTripleFault)
+	case c.Raw && wait == nil: // switched off, or reset: -no-reboot
+		return errOff
 	}
 	return died(c, path, log, wait, func(line string) bool {
 		return strings.HasPrefix(line, filepath.Base(path)) || strings.HasPrefix(line, "qemu")

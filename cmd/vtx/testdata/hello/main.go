@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/ring0"
 )
 
@@ -69,6 +70,18 @@ func main() {
 	case "modules":
 		for _, m := range ring0.Modules() {
 			fmt.Printf("%s: %s\n", m.Name, m.Data)
+		}
+	case "serial": // lines on standard output, and on COM1 with 8 bits a character
+		asm.OUT8(0x3fb, 3)
+		for i := range 20 {
+			fmt.Println("program", i)
+			for _, c := range fmt.Appendf(nil, "port %d\r\n", i) {
+				for asm.IN8(0x3fd)&0x40 == 0 {
+				}
+				asm.OUT8(0x3f8, c)
+			}
+		}
+		for asm.IN8(0x3fd)&0x40 == 0 {
 		}
 	case "time":
 		fmt.Println(time.Now().UTC().Format(time.DateOnly))

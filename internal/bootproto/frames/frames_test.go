@@ -1,8 +1,9 @@
-package machine
+package frames
 
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -14,25 +15,27 @@ import (
 	"github.com/govtx/vtx/internal/bootproto"
 )
 
-// frames reads r to its end: copies of the frames, the junk, and the number of
-// broken heads.
-func frames(r io.Reader) (list []Frame, junk []byte, broken int, err error) {
-	var j bytes.Buffer
-	fr := NewFrameReader(r)
-	fr.Junk = &j
-	fr.Broken = func(error) { broken++ }
-	for {
-		f, err := fr.Next()
-		if err != nil {
-			return list, j.Bytes(), broken, err
-		}
-		f.Payload = bytes.Clone(f.Payload)
-		list = append(list, f)
+// decode feeds the Decoder what r gives, read by read: copies of the frames, the
+// junk, the number of broken heads, and the error of r or the Decoder.
+func decode(r io.Reader) (list []Frame, junk []byte, broken int, err error) {
+	d := &Decoder{
+		Frame: func(f Frame) error {
+			f.Payload = bytes.Clone(f.Payload)
+			list = append(list, f)
+			return nil
+		},
+		Junk:   func(p []byte) error { junk = append(junk, p...); return nil },
+		Broken: func(error) { broken++ },
 	}
+	_, err = io.Copy(onlyWriter{d}, r)
+	return list, junk, broken, errors.Join(err, d.Close())
 }
 
-func TestFrameReader(t *testing.T) {
-	enc := func(typ byte, s string) string { return string(AppendFrame(nil, typ, []byte(s))) }
+// An onlyWriter has no method but Write, so that io.Copy calls it per read.
+type onlyWriter struct{ io.Writer }
+
+func TestDecoder(t *testing.T) {
+	enc := func(typ byte, s string) string { return string(Append(nil, typ, []byte(s))) }
 	head := func(typ byte, n uint32) string {
 		return bootproto.FrameMark + string([]byte{typ, byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)})
 	}
@@ -62,8 +65,8 @@ func TestFrameReader(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, r := range []io.Reader{strings.NewReader(tc.in), iotest.OneByteReader(strings.NewReader(tc.in)), iotest.DataErrReader(strings.NewReader(tc.in))} {
-				got, junk, broken, err := frames(r)
-				require.Equal(t, io.EOF, err)
+				got, junk, broken, err := decode(r)
+				require.NoError(t, err)
 				require.Len(t, got, len(tc.want))
 				for i := range got {
 					require.Equal(t, tc.want[i].Type, got[i].Type)
@@ -77,34 +80,105 @@ func TestFrameReader(t *testing.T) {
 	}
 }
 
-// What the reader is given goes on as soon as it is there: a frame does not
-// wait for the bytes behind it.
-func TestFrameReaderDoesNotWait(t *testing.T) {
-	r, w := io.Pipe()
-	fr := NewFrameReader(r)
-	for _, payload := range []string{"", "a", "longer text"} {
-		go w.Write(AppendFrame([]byte("junk"), bootproto.FrameStdout, []byte(payload)))
-		f, err := fr.Next()
+// A frame does not wait for the bytes behind it.
+func TestDecoderDoesNotWait(t *testing.T) {
+	var got []string
+	d := &Decoder{Frame: func(f Frame) error { got = append(got, string(f.Payload)); return nil }}
+	for i, payload := range []string{"", "a", "longer text"} {
+		_, err := d.Write(Append([]byte("junk"), bootproto.FrameStdout, []byte(payload)))
 		require.NoError(t, err)
-		require.Equal(t, payload, string(f.Payload))
+		require.Len(t, got, i+1)
+		require.Equal(t, payload, got[i])
 	}
 }
 
-func TestFrameReaderErrors(t *testing.T) {
+func TestDecoderErrors(t *testing.T) {
 	bad := errors.New("bad")
-	_, _, _, err := frames(io.MultiReader(strings.NewReader("junk"), iotest.ErrReader(bad)))
-	require.ErrorIs(t, err, bad)
-	for _, in := range []string{"junk", "junk" + string(AppendFrame(nil, 1, nil)), "\xfevtx\x00123456789"} {
-		fr := NewFrameReader(strings.NewReader(in))
-		fr.Junk = failWriter{bad}
-		_, err := fr.Next()
+	fail := func([]byte) error { return bad }
+	for _, in := range []string{"junk", "junk" + string(Append(nil, 1, nil)), "\xfevtx\x00123456789"} {
+		d := &Decoder{Junk: fail, Frame: func(Frame) error { return nil }}
+		_, err := d.Write([]byte(in))
 		require.ErrorIs(t, err, bad, "%q", in)
 	}
+	d := &Decoder{Frame: func(Frame) error { return bad }}
+	_, err := d.Write(Append(nil, 1, nil))
+	require.ErrorIs(t, err, bad)
+	d = &Decoder{Junk: fail}
+	_, err = d.Write([]byte(bootproto.FrameMark))
+	require.NoError(t, err)
+	require.ErrorIs(t, d.Close(), bad)
 }
 
-type failWriter struct{ err error }
+// What is kept is one frame, however it comes.
+func TestDecoderKeepsOneFrame(t *testing.T) {
+	frame := Append(nil, bootproto.FrameStdout, make([]byte, bootproto.FrameMax))
+	d := &Decoder{Frame: func(Frame) error { return nil }}
+	for range 3 {
+		for i := 0; i < len(frame); i += 1000 {
+			_, err := d.Write(frame[i:min(i+1000, len(frame))])
+			require.NoError(t, err)
+		}
+	}
+	require.Empty(t, d.buf)
+	require.LessOrEqual(t, cap(d.buf), 2*len(frame))
+}
 
-func (w failWriter) Write([]byte) (int, error) { return 0, w.err }
+func TestConsole(t *testing.T) {
+	enc := func(typ byte, s string) string { return string(Append(nil, typ, []byte(s))) }
+	long := strings.Repeat("x", maxLine)
+	for _, tc := range []struct {
+		name, in string
+		want     []string
+		status   int // -1: none
+	}{
+		{"lines", enc(1, "one\ntw") + enc(1, "o\n\nthree"), []string{"1 one", "1 two", "1 ", "1 three"}, -1},
+		{"kinds", enc(1, "out") + enc(2, "err\n") + enc(7, "kernel\n") + enc(1, "put\n"), []string{"2 err", "7 kernel", "1 output"}, -1},
+		{"unframed", "plain\n" + enc(6, "") + "text", []string{"0 plain", "0 text"}, -1},
+		{"files are left out", enc(3, "modename") + enc(4, "data\n") + enc(1, "x\n"), []string{"1 x"}, -1},
+		{"exit", enc(1, "x") + enc(5, "\x07\x00\x00\x00more") + enc(5, "\x08\x00\x00\x00"), []string{"1 x"}, 7},
+		{"cut exit", enc(5, "\x07\x00\x00\x00more")[:12], nil, -1},
+		{"cut line", enc(1, "hello\nworld")[:17], []string{"1 hello", "1 wo"}, -1},
+		{"longest line", enc(1, long+"\n"), []string{"1 " + long, "1 "}, -1},
+		{"longer line", enc(1, long+"yz\n"), []string{"1 " + long, "1 yz"}, -1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, step := range []int{1, 7, len(tc.in)} {
+				var got []string
+				c := &Console{Line: func(kind byte, line []byte) { got = append(got, fmt.Sprintf("%d %s", kind, line)) }}
+				for i := 0; i < len(tc.in); i += step {
+					_, err := c.Write([]byte(tc.in[i:min(i+step, len(tc.in))]))
+					require.NoError(t, err)
+				}
+				c.Close()
+				require.Equal(t, tc.want, got)
+				status, exited := c.Exit()
+				require.Equal(t, tc.status >= 0, exited)
+				require.EqualValues(t, max(tc.status, 0), status)
+			}
+		})
+	}
+}
+
+// A Console takes anything, and keeps little of it.
+func FuzzConsole(f *testing.F) {
+	f.Add([]byte("junk\xfevtx\x01\x02\x00\x00\x00hijunk\n"), 1)
+	f.Fuzz(func(t *testing.T, in []byte, step int) {
+		step = max(step, 1)
+		n := 0
+		c := &Console{Line: func(_ byte, line []byte) {
+			if n += len(line); len(line) > maxLine {
+				t.Fatalf("a line of %d bytes", len(line))
+			}
+		}}
+		for i := 0; i < len(in); i += min(step, len(in)-i) {
+			c.Write(in[i : i+min(step, len(in)-i)])
+		}
+		c.Close()
+		if n > len(in) {
+			t.Fatalf("%d bytes of text from %d", n, len(in))
+		}
+	})
+}
 
 // A chunkReader returns its bytes in pieces of the given sizes.
 type chunkReader struct {
@@ -138,12 +212,12 @@ func frameRoundTrip(t *rapid.T) {
 		stream, junk = append(stream, j...), append(junk, j...)
 		f := Frame{Type: rapid.SampledFrom([]byte{1, 2, 3, 4, 5, 6, 7}).Draw(t, "type")}
 		f.Payload = rapid.SliceOfN(rapid.Byte(), 5, 200).Draw(t, "payload")
-		stream = AppendFrame(stream, f.Type, f.Payload)
+		stream = Append(stream, f.Type, f.Payload)
 		want = append(want, f)
 	}
 	sizes := rapid.SliceOf(rapid.IntRange(1, 40)).Draw(t, "sizes")
-	got, gotJunk, broken, err := frames(&chunkReader{stream, sizes})
-	if err != io.EOF || broken != 0 {
+	got, gotJunk, broken, err := decode(&chunkReader{stream, sizes})
+	if err != nil || broken != 0 {
 		t.Fatalf("error %v, %d broken frames", err, broken)
 	}
 	if !bytes.Equal(gotJunk, junk) {
@@ -169,7 +243,7 @@ func hostile(t *rapid.T) []byte {
 		rapid.SliceOf(rapid.Byte()),
 		rapid.Just([]byte(bootproto.FrameMark)),
 		rapid.Custom(func(t *rapid.T) []byte {
-			return AppendFrame(nil, rapid.ByteRange(0, 9).Draw(t, "type"), rapid.SliceOfN(rapid.Byte(), 0, 9).Draw(t, "payload"))
+			return Append(nil, rapid.ByteRange(0, 9).Draw(t, "type"), rapid.SliceOfN(rapid.Byte(), 0, 9).Draw(t, "payload"))
 		}),
 	)).Draw(t, "parts"), nil)
 }
@@ -178,14 +252,14 @@ func hostile(t *rapid.T) []byte {
 // junk, has every byte that went in, and that chunking changes nothing.
 func conserve(t rapid.TB, in []byte) {
 	t.Helper()
-	list, junk, _, err := frames(bytes.NewReader(in))
-	if err != io.EOF {
+	list, junk, _, err := decode(bytes.NewReader(in))
+	if err != nil {
 		t.Fatalf("error %v", err)
 	}
 	n := len(junk)
 	for i, f := range list {
 		n += bootproto.FrameHead + len(f.Payload)
-		if err := checkHead(f.Type, uint32(len(f.Payload))); err != nil && !f.Cut {
+		if err := check(f.Type, uint32(len(f.Payload))); err != nil && !f.Cut {
 			t.Fatalf("frame %d: %v", i, err)
 		}
 		if f.Cut && i != len(list)-1 {
@@ -195,43 +269,15 @@ func conserve(t rapid.TB, in []byte) {
 	if n != len(in) {
 		t.Fatalf("%d bytes came back of %d", n, len(in))
 	}
-	again, junk2, _, _ := frames(iotest.HalfReader(iotest.OneByteReader(bytes.NewReader(in))))
+	again, junk2, _, _ := decode(iotest.HalfReader(iotest.OneByteReader(bytes.NewReader(in))))
 	if len(again) != len(list) || !bytes.Equal(junk, junk2) {
 		t.Fatalf("by the byte: %d frames, %d bytes of junk, want %d, %d", len(again), len(junk2), len(list), len(junk))
 	}
 }
 
-func FuzzFrameReader(f *testing.F) {
+func FuzzDecoder(f *testing.F) {
 	f.Add([]byte("junk\xfevtx\x01\x02\x00\x00\x00hijunk"))
 	f.Add([]byte("\xfevtx\xfevtx\x05\x04\x00\x00\x00\x01"))
 	f.Add([]byte("\xfevtx\x01\xff\xff\xff\xff"))
 	f.Fuzz(func(t *testing.T, in []byte) { conserve(t, in) })
-}
-
-func TestTail(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		tl := tail{max: rapid.IntRange(1, 20).Draw(t, "max")}
-		var all []byte
-		for _, p := range rapid.SliceOf(rapid.SliceOfN(rapid.Byte(), 0, 50)).Draw(t, "writes") {
-			if n, err := tl.Write(p); n != len(p) || err != nil {
-				t.Fatalf("Write: %d, %v", n, err)
-			}
-			all = append(all, p...)
-			want := all[max(0, len(all)-tl.max):]
-			if !bytes.Equal(tl.bytes(), want) {
-				t.Fatalf("kept %q, want %q", tl.bytes(), want)
-			}
-			if len(tl.buf) > 2*tl.max {
-				t.Fatalf("%d bytes kept for %d", len(tl.buf), tl.max)
-			}
-		}
-	})
-}
-
-func TestPrintable(t *testing.T) {
-	long := strings.Repeat("é", 150)
-	in := "one\n\n \x1b[2Jtwo\x00\r\nthree\tx\n\xff" + long + "\nfive"
-	require.Equal(t, []string{"[2Jtwo", "three x", strings.Repeat("é", 100) + "...", "five"}, printable([]byte(in), 4, nil))
-	require.Equal(t, []string{"one"}, printable([]byte(in), 4, func(s string) bool { return s == "one" }))
-	require.Empty(t, printable(nil, 4, nil))
 }
