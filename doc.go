@@ -12,6 +12,8 @@
 //	hypercall the Hyper-V interface: words, calls, statuses, registers, CPUID leaves,
 //	          structures; a caller and a dispatcher
 //	vtl       the state machine of virtual trust levels, 0 to 15
+//	ium       trustlets: images, policies, signatures, enclaves; how they are created
+//	          and what they call
 //	ring0     boots the program that imports it in ring 0, as the stock Go
 //	          toolchain built it
 //	cmd/vtx   the command: "vtx boot" runs such a program on an emulator with
@@ -23,9 +25,9 @@
 // # What depends on what
 //
 // Imports go one way only: ept imports vmexit, vmexit imports vmcs, ring0 and vmcs
-// import asm, vtl imports hypercall, asm and hypercall import nothing of these, commands
-// and examples import all. Every package compiles for every system and processor that Go knows; what only VT-x can do returns or
-// panics with an error there that says so.
+// import asm, vtl imports hypercall, asm, hypercall and ium import nothing of these,
+// commands and examples import all. Every package compiles for every system and processor
+// that Go knows; what only VT-x can do returns or panics with an error there that says so.
 //
 // # The manuals
 //

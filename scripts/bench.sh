@@ -12,4 +12,4 @@ go build -o .build/vtx ./cmd/vtx
 go build -C tools -o ../.build/bench ./bench
 update=
 [ "${UPDATE:-0}" = 0 ] || update=docs/performance.md
-exec .build/bench -vtx .build/vtx -update "$update" -host "./vmcs ./vmexit/... ./ept/... ./hypercall ./vtl" ./asm ./ring0 ./vmcs ./vmexit/... ./ept/... ./hypercall ./vtl ./examples/minihv
+exec .build/bench -vtx .build/vtx -update "$update" -host "./vmcs ./vmexit/... ./ept/... ./hypercall ./vtl ./ium" ./asm ./ring0 ./vmcs ./vmexit/... ./ept/... ./hypercall ./vtl ./examples/minihv

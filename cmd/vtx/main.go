@@ -24,6 +24,9 @@
 // "vtx hypercall", "vtx hypercalls", "vtx status" and "vtx cpuid-hv" decode what passes
 // between Hyper-V, or who does as it does, and its guests. "vtx vtl FILE" plays a script of
 // calls between trust levels.
+//
+// "vtx trustlet FILE" tells whether a PE image is a trustlet and what its policy allows;
+// "vtx secure-service" looks up what VTL0, and trustlets, ask of the secure kernel.
 package main
 
 import (
@@ -67,7 +70,9 @@ var commands = []*command{
 	fieldsCommand,
 	hypercallCommand,
 	hypercallsCommand,
+	secureServiceCommand,
 	statusCommand,
+	trustletCommand,
 	vtlCommand,
 }
 
