@@ -36,7 +36,7 @@ func rig(t testing.TB, code0, code1 []byte) *vm {
 	_, context1 := newGuest(ram, base1)
 	copy(ram[base0:], code0)
 	copy(ram[base1:], code1)
-	m, err := newVM(caps, memory, &context0)
+	m, err := newVM(caps, memory, nil, &context0)
 	require.NoError(t, err)
 	t.Cleanup(m.free)
 	// Hypercalls are enabled, VTL1 is there.

@@ -24,13 +24,23 @@ func (m *vm) newExits(cpuid *vmexit.CPUIDPolicy) *vmexit.Builder {
 		p := processorOf(x)
 		return p.partition.TPR(p.index, p.current.number) >> 4
 	}
+	m.msrs = syntheticMSRs(vmexit.DefaultMSRs(cpuid, cr, tsc))
+	var ports *vmexit.Ports
+	if m.pc != nil {
+		m.pc.msrs(m.msrs)
+		ports = m.pc.ports
+		if m.pc.secure != nil {
+			m.pc.secure.Memory = memory
+		}
+	}
 	return vmexit.Defaults(vmexit.Config{
 		Capabilities:     m.caps,
 		CPUID:            cpuid,
 		ControlRegisters: cr,
 		TSC:              tsc,
 		Memory:           memory,
-		MSRs:             syntheticMSRs(vmexit.DefaultMSRs(cpuid, cr, tsc)),
+		MSRs:             m.msrs,
+		Ports:            ports,
 		Hypercall:        vmcall,
 		Violation:        violation,
 		Halt: func(x *vmexit.Exit) bool {
@@ -39,6 +49,7 @@ func (m *vm) newExits(cpuid *vmexit.CPUIDPolicy) *vmexit.Builder {
 		},
 	}).
 		Over(vmexit.CRAccess, guardCR).
+		Over(vmexit.XSETBV, guardXCR0).
 		Over(vmexit.RDMSR, guardRDMSR).
 		Over(vmexit.WRMSR, guardWRMSR).
 		Over(vmexit.GDTRIDTRAccess, guardTables).
@@ -52,11 +63,20 @@ func processorOf(x *vmexit.Exit) *processor { return x.Context.(*processor) }
 func vmcall(x *vmexit.Exit) vmexit.Outcome {
 	p := processorOf(x)
 	c := &p.call
+	if p.pc != nil && p.pc.hooked {
+		if o, ok := p.firmware(x); ok {
+			return o
+		}
+	}
 	if !p.current.code.on {
 		return x.Raise(vmcs.VectorUD, 0) // hypercalls are not enabled
 	}
 	p.effects.Reset()
-	if cs, _ := asm.VMREAD(uint32(vmcs.GuestCSAccessRights)); cs&rights64 == p.current.rights64 {
+	is64 := p.current.rights64 != 0
+	if p.pc != nil { // whose guests can change that
+		is64 = x.Read(vmcs.VMEntryControls)&uint64(vmcs.EntryIA32eModeGuest) != 0
+	}
+	if cs, _ := asm.VMREAD(uint32(vmcs.GuestCSAccessRights)); is64 && cs&rights64 == code64 {
 		// VTL calls and returns are what is to be fast, and nothing but their word.
 		w, o := hypercall.Input(c.Regs[asm.RCX]), vtl.Done
 		switch w {
@@ -83,7 +103,7 @@ func vmcall(x *vmexit.Exit) vmexit.Outcome {
 		return vmexit.Stop
 	}
 	c.Mode, c.CPL = hypercall.Mode32, uint8(x.CPL())
-	if p.current.rights64 != 0 && x.Code64() {
+	if is64 && x.Code64() {
 		c.Mode = hypercall.Mode64
 	}
 	o := p.finish(x, p.calls.Dispatch(c))
@@ -172,7 +192,7 @@ func (p *processor) access(x *vmexit.Exit, page uint64, op vtl.Operation) vmexit
 	case o == vtl.Intercepted:
 		x.Retry() // when the level runs again, so that an event that was being delivered is not lost
 		return p.carryOut(x)
-	case o == vtl.GeneralProtection || !isRAM(page):
+	case o == vtl.GeneralProtection || !p.memory.isRAM(page):
 		return x.Raise(vmcs.VectorGP, 0)
 	}
 	return vmexit.Violation(x) // the view is not what the partition says: a mistake in this program
@@ -214,6 +234,19 @@ func guardCR(_ vmexit.Basic, below vmexit.Handler) vmexit.Handler {
 		}
 		p.effects.Reset()
 		if p.partition.WriteRegister(p.index, name, old, value, &p.effects) == vtl.Intercepted {
+			return p.carryOut(x)
+		}
+		return below(x)
+	}
+}
+
+// guardXCR0 is the layer over XSETBV.
+func guardXCR0(_ vmexit.Basic, below vmexit.Handler) vmexit.Handler {
+	return func(x *vmexit.Exit) vmexit.Outcome {
+		p := processorOf(x)
+		p.effects.Reset()
+		r := &x.Guest.Regs
+		if uint32(r[asm.RCX]) == 0 && p.partition.WriteRegister(p.index, hypercall.RegisterXFEM, 0, r[asm.RDX]<<32|r[asm.RAX]&0xffffffff, &p.effects) == vtl.Intercepted {
 			return p.carryOut(x)
 		}
 		return below(x)
@@ -281,8 +314,18 @@ func (m *vm) canGuardTables() bool {
 }
 
 // guard carries out an EffectGuard: of what levels can guard, only accesses to descriptor
-// tables do not exit in any case.
+// tables do not exit in any case, nor do those to some MSRs on a PC.
 func (p *processor) guard() error {
+	if p.pc != nil {
+		guards := hypercall.CrInterceptControl(0)
+		for n := numLevels - 1; n > 0; n-- {
+			control, _, _, _ := p.partition.Guard(p.index, vtl.VTL(n))
+			guards |= control
+			if err := p.pc.intercept(vtl.VTL(n-1), guards, p.msrs); err != nil {
+				return err
+			}
+		}
+	}
 	if !p.canGuardTables() {
 		return nil
 	}
@@ -309,6 +352,9 @@ func (p *processor) guard() error {
 func guardPorts(_ vmexit.Basic, below vmexit.Handler) vmexit.Handler {
 	return func(x *vmexit.Exit) vmexit.Outcome {
 		p := processorOf(x)
+		if p.pc != nil && p.current.number > 0 {
+			return p.pc.secureIO(x)
+		}
 		q := vmexit.IOQualification(x.Qualification())
 		p.effects.Reset()
 		if p.partition.AccessIO(p.index, q.Port(), uint8(q.Size()), !q.In(), x.Guest.Regs[asm.RAX], &p.effects) == vtl.Intercepted {

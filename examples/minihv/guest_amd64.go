@@ -11,3 +11,12 @@ func guestCode() (code []byte, fault uint64) {
 	start, at, end := guestBounds()
 	return unsafe.Slice(*(**byte)(unsafe.Pointer(&start)), end-start), uint64(at - start)
 }
+
+// loaderBounds gives the addresses of the loader's code, in loader_amd64.s, and of its end.
+func loaderBounds() (start, end uintptr)
+
+// loaderCode returns the loader's code as bytes.
+func loaderCode() []byte {
+	start, end := loaderBounds()
+	return unsafe.Slice(*(**byte)(unsafe.Pointer(&start)), end-start)
+}

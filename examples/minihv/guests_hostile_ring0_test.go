@@ -152,11 +152,18 @@ func TestKernelGSBaseIsPrivate(t *testing.T) {
 		return v.Segment().Base
 	}
 	p := &m.processors[0]
+	for i := range p.levels { // the host's value is taken when a level begins
+		require.NoError(t, p.levels[i].msrs.host.Set(msrKernelGSBase, host))
+	}
+	kernelBase := func(level int) uint64 {
+		v, _ := p.levels[level].msrs.guest.Get(msrKernelGSBase)
+		return v
+	}
 	require.NoError(t, m.run())
 	require.Equal(t, uint64(0), base(0), "what came by SWAPGS is neither VTL1's nor the host's")
 	require.Equal(t, uint64(0), base(1))
-	require.Equal(t, uint64(own), p.levels[0].kernelGSBase)
-	require.Equal(t, uint64(secret), p.levels[1].kernelGSBase)
+	require.Equal(t, uint64(own), kernelBase(0))
+	require.Equal(t, uint64(secret), kernelBase(1))
 	require.Equal(t, uint64(host), asm.RDMSR(msrKernelGSBase))
 	m.again(p.current, p.current.RIP)
 	require.NoError(t, m.run())

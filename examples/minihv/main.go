@@ -35,8 +35,22 @@ import (
 func main() {
 	limit := flag.Int("exits", 10000, "give the guest up after so many VM exits")
 	unprotected := flag.Bool("unprotected", false, "have VTL1 leave out the call that hides its pages: the attacks are successful")
+	var l linux
+	flag.StringVar(&l.kernel, "kernel", "", "boot the `module` with this name, a Linux kernel or what is started like one, in VTL0")
+	flag.StringVar(&l.ramdisk, "initrd", "", "the `module` with the kernel's ramdisk")
+	flag.StringVar(&l.command, "append", "", "the kernel's command `line`")
+	flag.StringVar(&l.secure, "vtl1", "", "the `module` that runs in VTL1: a Go program with package ring0")
+	flag.Uint64Var(&l.memory, "memory", 256, "the guest's memory in `MiB`, with a kernel")
+	flag.StringVar(&l.until, "until", "", "end well when the display shows this `text`, and only then")
+	flag.Uint64Var(&l.limit, "instructions", 0, "with a kernel, give it up after `N` instructions")
 	flag.Parse()
-	if err := run(*limit, !*unprotected, nil); err != nil {
+	err := error(nil)
+	if l.kernel != "" {
+		err = l.run()
+	} else {
+		err = run(*limit, !*unprotected, nil)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "minihv:", err)
 		os.Exit(1)
 	}
@@ -69,7 +83,7 @@ func run(limit int, protect bool, change func() error) error {
 	}
 	defer memory.free()
 	vtl0, vtl1, boot := program(memory.ram.Bytes(), protect)
-	m, err := newVM(caps, memory, &boot)
+	m, err := newVM(caps, memory, nil, &boot)
 	if err != nil {
 		return err
 	}

@@ -17,31 +17,50 @@ const (
 	pageSize  = ring0.PageSize
 	pageShift = 12
 
-	// ramSize is the guest's memory, from guest-physical address 0 on.
-	ramSize = 4 << 20
+	largePage = 2 << 20
 
-	// eptTables bounds the extended page tables. What guests can ask for, a page of its own
-	// rights everywhere in two views, takes less than half of it.
-	eptTables = 64
+	// ramSize is the memory of the guests in guests.go, from guest-physical address 0 on.
+	ramSize = 4 << 20
 )
+
+// A block is guest-physical memory that is in one piece on the machine.
+type block struct{ gpa, size, hpa uint64 }
 
 // A guestMemory is what the guest has as physical memory: RAM, with a view of it for each
 // level, and the memory types that the machine's MTRRs give.
 type guestMemory struct {
-	ram    ring0.Pages
-	tables ring0.Pages
-	space  *ept.Space
-	caps   *vmcs.Capabilities
-	types  *ept.MTRRs
+	ram     ring0.Pages // of which the guest's RAM is made
+	blocks  []block     // RAM, by address
+	devices []block     // what else the guest reaches: firmware and registers of the machine
+	tables  ring0.Pages
+	space   *ept.Space
+	caps    *vmcs.Capabilities
+	types   *ept.MTRRs
 }
 
+// newGuestMemory returns ramSize bytes of memory from address 0 on.
 func newGuestMemory(caps *vmcs.Capabilities) (*guestMemory, error) {
+	ram, err := ring0.AllocAligned(ramSize/pageSize, largePage, 0)
+	if err != nil {
+		return nil, err
+	}
+	return mapMemory(caps, ram, []block{{0, ramSize, ram.Phys()}}, nil)
+}
+
+// mapMemory returns memory that consists of blocks of RAM, and of devices.
+func mapMemory(caps *vmcs.Capabilities, ram ring0.Pages, blocks, devices []block) (*guestMemory, error) {
 	mode := ept.NewMode(caps)
 	types, err := ept.ReadMTRRs(vmcs.Processor{}, mode.PhysicalBits())
 	if err != nil {
 		return nil, err
 	}
-	tables, err := ring0.AllocPages(eptTables)
+	// What guests can ask for, a page of its own rights everywhere in two views, takes a table
+	// for each 2 MiB twice, and overlay pages anywhere else some more.
+	n := 60
+	for _, b := range blocks {
+		n += 2 * int(b.size/largePage+1)
+	}
+	tables, err := ring0.AllocPages(n)
 	if err != nil {
 		return nil, err
 	}
@@ -56,16 +75,15 @@ func newGuestMemory(caps *vmcs.Capabilities) (*guestMemory, error) {
 	if err != nil {
 		return nil, err
 	}
-	const largePage = 2 << 20
-	ram, err := ring0.AllocAligned(ramSize/pageSize, largePage, 0)
-	if err != nil {
-		return nil, err
-	}
 	// Nothing that a processor could have cached: no invalidation is due.
-	if _, err := space.MapTyped(0, ramSize, ram.Phys(), ept.All, types); err != nil {
-		return nil, err
+	for _, list := range [][]block{blocks, devices} {
+		for _, b := range list {
+			if _, err := space.MapTyped(b.gpa, b.size, b.hpa, ept.All, types); err != nil {
+				return nil, err
+			}
+		}
 	}
-	return &guestMemory{ram: ram, tables: tables, space: space, caps: caps, types: types}, nil
+	return &guestMemory{ram: ram, blocks: blocks, devices: devices, tables: tables, space: space, caps: caps, types: types}, nil
 }
 
 // free gives the memory back.
@@ -104,13 +122,41 @@ func rights(a vtl.Access) (e ept.Entry) {
 	return e
 }
 
+// ranges is what there is of RAM.
+func (m *guestMemory) ranges() (list []vtl.Range) {
+	for _, b := range m.blocks {
+		list = append(list, vtl.Range{Page: b.gpa >> pageShift, Pages: b.size >> pageShift})
+	}
+	return list
+}
+
+// behind returns where the machine has what is at a page, and whether it is RAM.
+func (m *guestMemory) behind(page uint64) (hpa uint64, ram, ok bool) {
+	gpa := page << pageShift
+	for _, b := range m.blocks {
+		if gpa-b.gpa < b.size {
+			return b.hpa + gpa - b.gpa, true, true
+		}
+	}
+	for _, b := range m.devices {
+		if gpa-b.gpa < b.size {
+			return b.hpa + gpa - b.gpa, false, true
+		}
+	}
+	return 0, false, false
+}
+
 // isRAM tells whether there is RAM behind a page.
-func isRAM(page uint64) bool { return page < ramSize>>pageShift }
+func (m *guestMemory) isRAM(page uint64) bool {
+	_, ram, _ := m.behind(page)
+	return ram
+}
 
 // A domain is what a level is for all processors: its view of memory, and the overlay pages
 // in it.
 type domain struct {
 	*guestMemory
+	pc        *pc
 	number    vtl.VTL
 	partition *vtl.Partition
 	view      *ept.View
@@ -178,8 +224,12 @@ func (d *domain) show(page uint64) error {
 	var err error
 	if o := d.overlaid(page); o != nil {
 		due, err = d.view.ReplaceTyped(gpa, pageSize, o.Phys(), o.rights, d.types)
-	} else if isRAM(page) {
-		due, err = d.view.ReplaceTyped(gpa, pageSize, d.ram.Phys()+gpa, rights(d.partition.PageRights(d.number, page)), d.types)
+	} else if hpa, ram, ok := d.behind(page); ok {
+		access := ept.All
+		if ram {
+			access = rights(d.partition.PageRights(d.number, page))
+		}
+		due, err = d.view.ReplaceTyped(gpa, pageSize, hpa, access, d.types)
 	} else {
 		due, err = d.view.Unmap(gpa, pageSize)
 	}
@@ -194,8 +244,10 @@ func (d *domain) protect(page, pages uint64, a vtl.Access) error {
 
 // remake carries out an EffectView: what the level may do is what the partition says.
 func (d *domain) remake() error {
-	if err := d.protect(0, ramSize>>pageShift, vtl.FullAccess); err != nil {
-		return err
+	for _, b := range d.blocks {
+		if err := d.protect(b.gpa>>pageShift, b.size>>pageShift, vtl.FullAccess); err != nil {
+			return err
+		}
 	}
 	for r, a := range d.partition.Rights(d.number) {
 		if err := d.protect(r.Page, r.Pages, a); err != nil {
@@ -245,6 +297,9 @@ func (d *domain) bytes(gpa uint64, n int, a ept.Access) ([]byte, error) {
 	hpa, fault := d.view.Translate(gpa, a)
 	if err := fault.Err(); err != nil {
 		return nil, err
+	}
+	if d.pc != nil && !d.isRAM(gpa>>pageShift) && d.overlaid(gpa>>pageShift) == nil {
+		return nil, fmt.Errorf("at %#x is no memory, but a device", gpa)
 	}
 	if gpa%pageSize+uint64(n) > pageSize {
 		return nil, fmt.Errorf("%d bytes at %#x are in two pages", n, gpa)

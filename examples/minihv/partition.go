@@ -23,6 +23,8 @@ type vm struct {
 	caps       *vmcs.Capabilities
 	partition  *vtl.Partition // what the levels are and may do
 	memory     *guestMemory
+	pc         *pc // the machine that the guest has; nil for the guests in guests.go
+	msrs       *vmexit.MSRPolicy
 	domains    [numLevels]domain
 	processors [numProcessors]processor
 	calls      *hypercall.Dispatcher
@@ -52,11 +54,8 @@ type level struct {
 	*domain
 	asm.Guest
 	region ring0.Pages
+	msrs   msrAreas
 	begun  bool // it has had a context to begin with
-
-	// kernelGSBase is IA32_KERNEL_GS_BASE while the level does not run. SWAPGS changes it
-	// without a VM exit, and no VMCS has it.
-	kernelGSBase uint64
 
 	// rights64 is code64 if the level is in IA-32e mode, which guests here cannot leave, since
 	// that takes paging off; else 0, which its CS can never have.
@@ -73,17 +72,21 @@ type level struct {
 }
 
 // newVM makes a virtual machine whose memory has been filled, and whose first processor
-// begins in VTL0 with a context.
-func newVM(caps *vmcs.Capabilities, memory *guestMemory, boot *vtl.Context) (*vm, error) {
-	m := &vm{caps: caps, memory: memory}
+// begins in VTL0 with a context. If it is a PC it has no other.
+func newVM(caps *vmcs.Capabilities, memory *guestMemory, pc *pc, boot *vtl.Context) (*vm, error) {
+	m := &vm{caps: caps, memory: memory, pc: pc}
+	processors, cpuid := numProcessors, cpuidPolicy
+	if pc != nil {
+		processors, cpuid = 1, pc.cpuid
+	}
 	page := hypercall.HypercallPage{Trap: hypercall.TrapVMCALL}
 	var err error
 	m.partition, err = vtl.New(vtl.Config{
-		Processors: numProcessors, MaximumVTL: numLevels - 1, Profile: vtl.TLFS,
+		Processors: processors, MaximumVTL: numLevels - 1, Profile: vtl.TLFS,
 		Capabilities:    hypercall.VsmCapabilitiesDenyLowerVtlStartup | hypercall.VsmCapabilitiesDr6Shared, // MOV DR does not exit
 		CodePageOffsets: page.Offsets(true),
 		PhysicalBits:    caps.CPU.PhysicalAddressBits,
-		RAM:             []vtl.Range{{Page: 0, Pages: ramSize >> pageShift}},
+		RAM:             memory.ranges(),
 		Registers:       m,
 		Translator:      m,
 	})
@@ -92,7 +95,7 @@ func newVM(caps *vmcs.Capabilities, memory *guestMemory, boot *vtl.Context) (*vm
 	}
 	for i := range m.domains {
 		d := &m.domains[i]
-		*d = domain{guestMemory: memory, number: vtl.VTL(i), partition: m.partition, view: memory.space.View(0)}
+		*d = domain{guestMemory: memory, pc: pc, number: vtl.VTL(i), partition: m.partition, view: memory.space.View(0)}
 		if i > 0 {
 			if d.view, err = d.view.Clone(); err != nil {
 				return nil, err
@@ -105,15 +108,21 @@ func newVM(caps *vmcs.Capabilities, memory *guestMemory, boot *vtl.Context) (*vm
 			return nil, err
 		}
 	}
-	cpuid := cpuidPolicy(vmcs.Processor{})
 	if m.calls, err = m.newDispatcher(); err != nil {
 		return nil, err
 	}
-	m.builder = m.newExits(cpuid)
+	m.builder = m.newExits(cpuid(vmcs.Processor{}))
 	m.exits = m.builder.Build()
-	for i := range m.processors {
+	for i := range processors {
 		if err := m.processors[i].init(m, uint32(i)); err != nil {
 			return nil, err
+		}
+	}
+	if pc != nil {
+		for n := range vtl.VTL(numLevels) {
+			if err := pc.intercept(n, 0, m.msrs); err != nil {
+				return nil, err
+			}
 		}
 	}
 	first := &m.processors[0]
@@ -127,11 +136,19 @@ func (p *processor) init(m *vm, index uint32) error {
 		l := &p.levels[i]
 		l.domain = &m.domains[i]
 		var err error
+		if m.pc != nil {
+			if err := l.KeepVector(); err != nil {
+				return err
+			}
+		}
 		if l.region, err = newRegion(m.caps); err != nil {
 			return err
 		}
 		if s := asm.VMCLEAR(l.region.Phys()); s != asm.Succeed {
 			return fmt.Errorf("VMCLEAR: %w", vmcs.StatusError(s))
+		}
+		if err := l.msrs.init(); err != nil {
+			return err
 		}
 		if l.assist, err = l.newOverlay(ept.Read | ept.Write); err != nil {
 			return err
@@ -177,9 +194,10 @@ func (p *processor) ProbeWrite(gpa uint64, n int) error { return p.current.Probe
 func (m *vm) free() {
 	for i := range m.processors {
 		for j := range m.processors[i].levels {
-			r := m.processors[i].levels[j].region
-			asm.VMCLEAR(r.Phys())
-			r.Free()
+			l := &m.processors[i].levels[j]
+			asm.VMCLEAR(l.region.Phys())
+			l.region.Free()
+			l.msrs.Free()
 		}
 	}
 	for i := range m.domains {
@@ -220,11 +238,15 @@ func (m *vm) begin(l *level, c *vtl.Context) error {
 	if err != nil {
 		return err
 	}
+	l.msrs.set(image)
 	if s := asm.VMCLEAR(l.region.Phys()); s != asm.Succeed {
 		return fmt.Errorf("VMCLEAR: %w", vmcs.StatusError(s))
 	}
 	l.Guest.Reset()
-	l.RIP, l.begun, l.kernelGSBase = c.RIP, true, 0
+	l.RIP, l.begun = c.RIP, true
+	for _, n := range switched {
+		l.msrs.write(n, 0)
+	}
 	if l.rights64 = 0; c.EFER&asm.EFERLMA != 0 {
 		l.rights64 = code64
 	}
@@ -268,12 +290,7 @@ func (p *processor) run() error {
 		return err
 	}
 	p.active = p
-	host := asm.RDMSR(msrKernelGSBase)
-	asm.WRMSR(msrKernelGSBase, p.current.kernelGSBase)
-	err := p.exits.Run(&p.exit)
-	p.current.kernelGSBase = asm.RDMSR(msrKernelGSBase)
-	asm.WRMSR(msrKernelGSBase, host)
-	return err
+	return p.exits.Run(&p.exit)
 }
 
 // carryOut does what the partition has asked for, and says how the guest goes on: RIP is
@@ -322,12 +339,17 @@ func (p *processor) change(x *vmexit.Exit, f *vtl.Effect) bool {
 		x.Fail(errors.New("VMPTRLD: the VMCS of the other level cannot be loaded"))
 		return false
 	}
-	from.kernelGSBase = asm.RDMSR(msrKernelGSBase)
-	if to.kernelGSBase != from.kernelGSBase {
-		asm.WRMSR(msrKernelGSBase, to.kernelGSBase)
-	}
 	to.Regs = from.Regs
 	to.CR2 = from.CR2
+	if p.pc != nil {
+		copy(to.Vector(), from.Vector())
+		if x0 := from.XCR0(); x0 != to.XCR0() {
+			if err := to.SetXCR0(x0); err != nil {
+				x.Fail(err)
+				return false
+			}
+		}
+	}
 	if pages != 0 {
 		if pages&vtl.FlagReason != 0 {
 			to.vpAssist.SetEntryReason(hypercall.VtlEntryReason(f.Reason))

@@ -105,6 +105,10 @@ func (l *level) read(name hypercall.Register) (v vtl.Value, err error) {
 		v.Low, err = vmcs.Current{}.Read(field)
 		return v, err
 	}
+	if msr, ok := switchedRegisters[name]; ok {
+		v.Low, _ = l.msrs.guest.Get(msr)
+		return v, nil
+	}
 	if base, limit, ok := tableFields(name); ok {
 		b, err := vmcs.Current{}.Read(base)
 		n, err2 := vmcs.Current{}.Read(limit)
@@ -126,12 +130,18 @@ func (l *level) write(name hypercall.Register, v vtl.Value) error {
 		l.RIP = v.Low
 		return l.showRIP()
 	case hypercall.RegisterCR0:
-		return errors.Join(w.Write(vmcs.CR0ReadShadow, v.Low), w.Write(vmcs.GuestCR0, l.caps.FixedCR0(v.Low, false)))
+		return errors.Join(w.Write(vmcs.CR0ReadShadow, v.Low), w.Write(vmcs.GuestCR0, l.caps.FixedCR0(v.Low, l.pc != nil)))
 	case hypercall.RegisterCR4:
 		return errors.Join(w.Write(vmcs.CR4ReadShadow, v.Low), w.Write(vmcs.GuestCR4, l.caps.FixedCR4(v.Low)))
 	}
 	if f, ok := fields[name]; ok {
 		return w.Write(f, v.Low)
+	}
+	if msr, ok := switchedRegisters[name]; ok {
+		if !l.msrs.write(msr, v.Low) {
+			return errNoRegister
+		}
+		return nil
 	}
 	if base, limit, ok := tableFields(name); ok {
 		t := v.Table()
@@ -161,6 +171,10 @@ func tableFields(name hypercall.Register) (base, limit vmcs.Field, ok bool) {
 // vector registers, which are the host's.
 const guestCR4 = asm.CR4VME | asm.CR4PVI | asm.CR4TSD | asm.CR4DE | asm.CR4PSE | asm.CR4PAE | asm.CR4PGE | asm.CR4PCE
 
+// pcCR4 are the bits of CR4 that the guest of a PC can have.
+const pcCR4 = guestCR4 | asm.CR4OSFXSR | asm.CR4OSXMMEXCPT | asm.CR4UMIP | asm.CR4FSGSBASE | asm.CR4PCIDE |
+	asm.CR4OSXSAVE | asm.CR4SMEP | asm.CR4SMAP | asm.CR4MCE
+
 // canRun tells whether a level can run with what a VMCS has: VM entry accepts it, and it is
 // what a guest can set by itself.
 func (m *vm) canRun(r vmcs.Reader) bool {
@@ -168,7 +182,10 @@ func (m *vm) canRun(r vmcs.Reader) bool {
 	cr4, _ := r.Read(vmcs.CR4ReadShadow)
 	efer, _ := r.Read(vmcs.GuestEFER)
 	report := vmcs.Check(r, m.caps)
-	const paging = asm.CR0PE | asm.CR0PG // there are no unrestricted guests here
+	if m.pc != nil { // which is an unrestricted guest
+		return report.Err() == nil && cr0>>32 == 0 && cr4&^pcCR4 == 0
+	}
+	const paging = asm.CR0PE | asm.CR0PG
 	return report.Err() == nil && cr0&paging == paging && cr0>>32 == 0 && cr4&^guestCR4 == 0 && efer&asm.EFERSCE == 0
 }
 

@@ -90,7 +90,7 @@ func (m *vm) Translate(vp uint32, number vtl.VTL, page uint64, flags hypercall.T
 				return nil
 			}
 			if _, fault := l.view.Translate(gpa, c.right); fault.Err() != nil {
-				if isRAM(gpa>>pageShift) && c.code != 0 {
+				if l.isRAM(gpa>>pageShift) && c.code != 0 {
 					t.Code = c.code
 				}
 				return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/govtx/vtx/asm"
@@ -63,20 +64,27 @@ func settle[C vmcs.Controls](m *vmcs.Image, caps *vmcs.Capabilities, wanted C) e
 
 func (d *domain) setControls(m *vmcs.Image, c *vtl.Context) error {
 	entry := vmcs.EntryLoadIA32EFER | vmcs.EntryLoadIA32PAT
+	exit := vmcs.ExitHostAddressSpaceSize | vmcs.ExitSaveIA32EFER | vmcs.ExitLoadIA32EFER | vmcs.ExitSaveIA32PAT | vmcs.ExitLoadIA32PAT
 	if c.EFER&asm.EFERLMA != 0 {
 		entry |= vmcs.EntryIA32eModeGuest
 	}
-	for _, err := range []error{
-		settle(m, d.caps, vmcs.PinExternalInterruptExiting),
-		settle(m, d.caps, vmcs.PrimaryHLTExiting|vmcs.PrimaryUnconditionalIOExiting|
-			vmcs.PrimaryCR8LoadExiting|vmcs.PrimaryCR8StoreExiting|vmcs.PrimaryActivateSecondaryControls),
-		settle(m, d.caps, vmcs.SecondaryEnableEPT),
-		settle(m, d.caps, vmcs.ExitHostAddressSpaceSize|vmcs.ExitSaveIA32EFER|vmcs.ExitLoadIA32EFER|vmcs.ExitSaveIA32PAT|vmcs.ExitLoadIA32PAT),
-		settle(m, d.caps, entry),
-	} {
-		if err != nil {
-			return err
+	var err error
+	if d.pc != nil {
+		entry |= vmcs.EntryLoadDebugControls
+		exit |= vmcs.ExitSaveDebugControls
+		if d.number == 0 {
+			exit |= vmcs.ExitSaveVMXPreemptionTimerValue
 		}
+		err = d.pc.setControls(m, d.caps, d.number)
+	} else {
+		err = errors.Join(
+			settle(m, d.caps, vmcs.PinExternalInterruptExiting),
+			settle(m, d.caps, vmcs.PrimaryHLTExiting|vmcs.PrimaryUnconditionalIOExiting|
+				vmcs.PrimaryCR8LoadExiting|vmcs.PrimaryCR8StoreExiting|vmcs.PrimaryActivateSecondaryControls),
+			settle(m, d.caps, vmcs.SecondaryEnableEPT))
+	}
+	if err := errors.Join(err, settle(m, d.caps, exit), settle(m, d.caps, entry)); err != nil {
+		return err
 	}
 	m.Set(vmcs.EPTPointer, uint64(d.view.Pointer()))
 	m.Set(vmcs.VMCSLinkPointer, ^uint64(0))
@@ -85,19 +93,6 @@ func (d *domain) setControls(m *vmcs.Image, c *vtl.Context) error {
 	m.Set(vmcs.CR4GuestHostMask, ^uint64(0))
 	return nil
 }
-
-// MSRs of the host's state (SDM Vol. 4, table 2-2).
-const (
-	msrSysenterCS  = 0x174
-	msrSysenterESP = 0x175
-	msrSysenterEIP = 0x176
-	msrPAT         = 0x277
-	msrEFER        = 0xc0000080
-	msrFSBase      = 0xc0000100
-	msrGSBase      = 0xc0000101
-
-	msrKernelGSBase = 0xc0000102
-)
 
 // setHostState sets what every VM exit loads: this thread, as it is now. HOST_RSP
 // and HOST_RIP are Enter's.
@@ -136,7 +131,7 @@ func setHostState(m *vmcs.Image) error {
 
 // setGuestState sets the registers that a level begins with. RIP is Enter's.
 func (d *domain) setGuestState(m *vmcs.Image, c *vtl.Context) error {
-	m.Set(vmcs.GuestCR0, d.caps.FixedCR0(c.CR0, false))
+	m.Set(vmcs.GuestCR0, d.caps.FixedCR0(c.CR0, d.pc != nil))
 	m.Set(vmcs.CR0ReadShadow, c.CR0)
 	m.Set(vmcs.GuestCR3, c.CR3)
 	m.Set(vmcs.GuestCR4, d.caps.FixedCR4(c.CR4))

@@ -1,0 +1,380 @@
+// Vault is the least that can be called a trustlet: a program for VTL1 of a partition, with a
+// secret key, which answers VTL calls with HMACs. It is an ordinary Go program that imports
+// package ring0; minihv puts it into the guest's memory beside a Linux kernel, and a loader in
+// VTL0 enables VTL1 and calls it once, before the kernel starts. With that call vault takes all
+// rights to its memory away from VTL0 and returns.
+//
+// A caller in VTL0 gives the guest-physical address of a page in RDX:
+//
+//	byte  bytes
+//	0     4      what is asked for: an Op
+//	4     4      length of the data
+//	8     4      becomes the Status
+//	16    4080   data; becomes the answer
+//
+// With the first of these calls VTL0's kernel is up, and vault guards registers that a kernel
+// does not change any more. What else enters VTL1 are intercepts: VTL0 has tried what VTL1 has forbidden. Vault says so,
+// and raises #GP where it was tried.
+package main
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/govtx/vtx/asm"
+	"github.com/govtx/vtx/hypercall"
+	"github.com/govtx/vtx/ring0"
+)
+
+// Op is what a caller asks for.
+type Op uint32
+
+const (
+	OpHMAC   Op = 1 // HMAC-SHA256 of the data
+	OpProve  Op = 2 // the same of the data and "proof", then the number of intercepts, then their names, a line each
+	OpSay    Op = 3 // print a line
+	OpFinish Op = 4 // end, with the number of steps that have failed
+)
+
+// Status is how it went.
+type Status uint32
+
+const (
+	OK       Status = 0
+	BadOp    Status = 1
+	BadSize  Status = 2
+	BadPage  Status = 3 // not a page of VTL0's own memory
+	KeyWrong Status = 4
+)
+
+const (
+	pageSize  = ring0.PageSize
+	pageShift = 12
+	header    = 16
+
+	maxNames = 64 // of intercepts that are kept
+)
+
+// Shared is what both levels have and VTL0 gets back as it was. The assembler knows its layout.
+type shared struct {
+	regs [16]uint64 // as in asm.Guest; RSP is not among them
+	xcr0 uint64     // VTL0's
+	own  uint64
+	area uintptr // of XSAVE
+}
+
+type vault struct {
+	shared
+	key, sum [32]byte // sum is of the key, as it was at first
+	call     hypercall.Caller
+	assist   hypercall.VpAssistPage
+	messages hypercall.MessagePage
+	own      []ring0.Range
+	top      uint64 // where VTL0's memory ends
+	guards   bool
+	names    []string
+	attempts uint32
+}
+
+func main() {
+	top := flag.Uint64("top", 0, "the guest-physical `address` at which VTL0's memory ends")
+	flag.Parse()
+	status, err := run(*top)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "vault:", err)
+		os.Exit(1)
+	}
+	os.Exit(status)
+}
+
+func run(top uint64) (int, error) {
+	if !ring0.Active() {
+		return 0, errors.New("this program runs in VTL1: build it with CGO_ENABLED=0 and give it to minihv -vtl1")
+	}
+	runtime.LockOSThread()
+	v := &vault{top: top}
+	if err := v.setUp(); err != nil {
+		return 0, err
+	}
+	for {
+		v.assist.SetReturnRegisters(v.regs[asm.RAX], v.regs[asm.RCX])
+		leave(&v.shared)
+		switch v.assist.EntryReason() {
+		case hypercall.VtlEntryVtlCall:
+			if done, status := v.serve(); done {
+				return status, nil
+			}
+		default:
+			if err := v.refuse(); err != nil {
+				return 0, err
+			}
+		}
+	}
+}
+
+// setUp makes the key, tells the hypervisor where this level's pages are, and hides what is
+// its own.
+func (v *vault) setUp() error {
+	if _, err := rand.Read(v.key[:]); err != nil {
+		return err
+	}
+	v.sum = sha256.Sum256(v.key[:])
+
+	const pages = 6
+	p, err := ring0.AllocPages(pages)
+	if err != nil {
+		return err
+	}
+	page := func(i int) ([]byte, uint64) {
+		return p.Bytes()[i*pageSize:][:pageSize], p.Phys() + uint64(i*pageSize)
+	}
+	_, code := page(0)
+	asm.WRMSR(uint32(hypercall.MSRGuestOSID), 1<<63)
+	asm.WRMSR(uint32(hypercall.MSRHypercall), code|1)
+	b, at := page(1)
+	v.assist, err = hypercall.VpAssistPageOf(b)
+	asm.WRMSR(uint32(hypercall.MSRVPAssistPage), at|1)
+	b, at = page(2)
+	var err2 error
+	v.messages, err2 = hypercall.MessagePageOf(b)
+	asm.WRMSR(uint32(hypercall.MSRSIMP), at|1)
+	asm.WRMSR(uint32(hypercall.MSRSINT0), uint64(hypercall.SINTMSRPolling))
+	asm.WRMSR(uint32(hypercall.MSRSControl), 1)
+	if err := errors.Join(err, err2); err != nil {
+		return err
+	}
+	v.call = hypercall.Caller{Trap: trap, Mode: hypercall.Mode64}
+	v.call.Input.Bytes, v.call.Input.GPA = page(3)
+	v.call.Output.Bytes, v.call.Output.GPA = page(4)
+	b, at = page(5)
+	binary.LittleEndian.PutUint32(b[24:], 0x1f80) // MXCSR, as after reset
+	v.area = uintptr(at)
+	v.shared.own = asm.XGETBV(0)
+	v.xcr0 = v.shared.own
+
+	config := (hypercall.VsmPartitionConfigEnableVtlProtection | hypercall.VsmPartitionConfigDenyLowerVtlStartup).
+		WithDefaultVtlProtectionMask(hypercall.MapAccess)
+	if err := v.set(hypercall.InputVTL(0), register(hypercall.RegisterVsmPartitionConfig, uint64(config))); err != nil {
+		return fmt.Errorf("protection cannot be turned on: %w", err)
+	}
+	n, err := v.hide()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("VTL1 has %d pages, which VTL0 cannot reach now; SHA-256 of its key is %x\n", n, v.sum)
+	return nil
+}
+
+// hide takes all rights to this level's memory away from VTL0: to all RAM that it was told of.
+func (v *vault) hide() (pages int, err error) {
+	in := hypercall.ModifyVtlProtectionMaskInput{PartitionID: hypercall.PartitionSelf, TargetVTL: hypercall.TargetVTL(0)}
+	const most = (pageSize - hypercall.ModifyVtlProtectionMaskInputSize) / 8
+	list := make([]byte, 0, pageSize)
+	flush := func() error {
+		reps := len(list)/8 - in.Size()/8
+		if reps <= 0 {
+			return nil
+		}
+		_, err := v.call.Do(hypercall.Input(hypercall.CodeModifyVtlProtectionMask).WithReps(reps), list, nil)
+		list = list[:in.Size()]
+		return err
+	}
+	list = list[:in.Size()]
+	in.Put(list)
+	for _, r := range ring0.MemoryMap() {
+		if r.Kind != ring0.Usable {
+			continue
+		}
+		v.own = append(v.own, r)
+		for page := r.Start >> pageShift; page < r.End>>pageShift; page++ {
+			list = binary.LittleEndian.AppendUint64(list, page)
+			if pages++; len(list)/8-in.Size()/8 == most {
+				if err := flush(); err != nil {
+					return pages, fmt.Errorf("pages up to %#x cannot be protected: %w", page, err)
+				}
+			}
+		}
+	}
+	if err := flush(); err != nil {
+		return pages, fmt.Errorf("the last pages cannot be protected: %w", err)
+	}
+	return pages, nil
+}
+
+// guard has the hypervisor tell this level of writes by VTL0 to registers that an attacker
+// would like to change, and that a kernel which has started does not.
+func (v *vault) guard() error {
+	return v.set(hypercall.InputVTL(0),
+		register(hypercall.RegisterCRInterceptControl, uint64(hypercall.CrInterceptCr0Write|hypercall.CrInterceptCr4Write|
+			hypercall.CrInterceptMsrLstarWrite|hypercall.CrInterceptMsrStarWrite|hypercall.CrInterceptMsrSysenterEipWrite|
+			hypercall.CrInterceptMsrEferWrite|hypercall.CrInterceptApicBaseMsrWrite)),
+		register(hypercall.RegisterCRInterceptCR0Mask, asm.CR0WP|asm.CR0PG|asm.CR0PE),
+		register(hypercall.RegisterCRInterceptCR4Mask, asm.CR4SMEP|asm.CR4SMAP|asm.CR4UMIP|asm.CR4PAE))
+}
+
+func register(name hypercall.Register, v uint64) hypercall.RegisterAssoc {
+	return hypercall.RegisterAssoc{Name: name, Value: hypercall.RegisterValue{Low: v}}
+}
+
+// set sets registers of a level of this processor.
+func (v *vault) set(level hypercall.InputVTL, list ...hypercall.RegisterAssoc) error {
+	in := hypercall.VpRegistersInput{PartitionID: hypercall.PartitionSelf, VPIndex: hypercall.VPSelf, TargetVTL: level}
+	b := make([]byte, in.Size())
+	in.Put(b)
+	for i := range list {
+		e := make([]byte, list[i].Size())
+		list[i].Put(e)
+		b = append(b, e...)
+	}
+	_, err := v.call.Do(hypercall.Input(hypercall.CodeSetVpRegisters).WithReps(len(list)), b, nil)
+	return err
+}
+
+// trap does what the code in the hypercall page does.
+func trap(r *hypercall.CallRegisters) {
+	c := asm.CallRegs{
+		RAX: r.General[asm.RAX], RBX: r.General[asm.RBX], RCX: r.General[asm.RCX], RDX: r.General[asm.RDX],
+		RSI: r.General[asm.RSI], RDI: r.General[asm.RDI], R8: r.General[asm.R8], R9: r.General[asm.R9],
+	}
+	asm.VMCALL(&c)
+	r.General[asm.RAX] = c.RAX
+}
+
+// serve answers the VTL call in hand, and tells whether it was the last one.
+func (v *vault) serve() (done bool, status int) {
+	at := v.regs[asm.RDX]
+	if at == 0 { // the loader's first call is for nothing but to begin
+		return false, 0
+	}
+	if !v.guards {
+		v.guards = true
+		if err := v.guard(); err != nil {
+			fmt.Println("registers cannot be guarded:", err)
+		} else {
+			fmt.Println("guards CR0, CR4, IA32_LSTAR, IA32_STAR, IA32_SYSENTER_EIP, IA32_EFER and IA32_APIC_BASE of VTL0")
+		}
+	}
+	page, ok := v.page(at)
+	if !ok {
+		v.note("VTL call with a page at %#x", at)
+		return false, 0
+	}
+	// VTL0 does not run meanwhile, so what is read twice is the same.
+	op := Op(binary.LittleEndian.Uint32(page))
+	n := binary.LittleEndian.Uint32(page[4:])
+	answer := Status(OK)
+	data := page[header:]
+	if n > uint32(len(data)) {
+		answer, n = BadSize, 0
+	}
+	question := data[:n]
+	reply := func(b []byte) {
+		binary.LittleEndian.PutUint32(page[4:], uint32(copy(data, b)))
+	}
+	switch {
+	case answer != OK:
+	case op == OpHMAC:
+		reply(v.hmac(question))
+	case op == OpProve:
+		if sha256.Sum256(v.key[:]) != v.sum {
+			answer = KeyWrong
+			break
+		}
+		b := binary.LittleEndian.AppendUint32(v.hmac(question, []byte("proof")), v.attempts)
+		reply(append(b, strings.Join(v.names, "\n")...))
+	case op == OpSay:
+		fmt.Printf("VTL0 says: %q\n", question)
+	case op == OpFinish:
+		if n != 4 {
+			answer = BadSize
+			break
+		}
+		done = true
+		if failed := binary.LittleEndian.Uint32(question); failed != 0 {
+			fmt.Printf("%d steps have failed\n", failed)
+			status = 1
+		}
+		if sha256.Sum256(v.key[:]) != v.sum {
+			fmt.Println("the key is not what it was")
+			answer, status = KeyWrong, 1
+		} else {
+			fmt.Printf("the key is whole after %d refused attempts; SHA-256 of it is %x\n", v.attempts, v.sum)
+		}
+	default:
+		answer = BadOp
+	}
+	binary.LittleEndian.PutUint32(page[8:], uint32(answer))
+	return done, status
+}
+
+func (v *vault) hmac(data ...[]byte) []byte {
+	h := hmac.New(sha256.New, v.key[:])
+	for _, d := range data {
+		h.Write(d)
+	}
+	return h.Sum(nil)
+}
+
+// page returns a page of VTL0's memory: one that is not this level's own, nor a device.
+func (v *vault) page(at uint64) ([]byte, bool) {
+	if at%pageSize != 0 || at < 1<<20 || at >= v.top { // below 1 MiB are devices
+		return nil, false
+	}
+	if slices.ContainsFunc(v.own, func(r ring0.Range) bool { return at >= r.Start && at < r.End }) {
+		return nil, false
+	}
+	b, err := ring0.Physical(at, pageSize)
+	return b, err == nil
+}
+
+// note keeps the name of an attempt, and prints it.
+func (v *vault) note(format string, args ...any) {
+	name := fmt.Sprintf(format, args...)
+	v.attempts++
+	if len(v.names) < maxNames {
+		v.names = append(v.names, name)
+	}
+	fmt.Println("refused:", name)
+}
+
+// refuse looks what VTL0 has tried, and has it take #GP.
+func (v *vault) refuse() error {
+	var m hypercall.Message
+	ok, more := v.messages.Take(0, &m)
+	if more {
+		asm.WRMSR(uint32(hypercall.MSREOM), 0)
+	}
+	if !ok {
+		return nil // the slot was full when it was to be told: the instruction runs again
+	}
+	var memory hypercall.MemoryIntercept
+	var msr hypercall.MsrIntercept
+	var reg hypercall.RegisterIntercept
+	switch {
+	case m.Header.Type == hypercall.MessageGpaIntercept && m.GetPayload(&memory):
+		v.note("%v of %#x by code at %#x", memory.Header.AccessType, memory.GPA, memory.Header.RIP)
+	case m.Header.Type == hypercall.MessageMsrIntercept && m.GetPayload(&msr):
+		v.note("%v of MSR %#x with %#x by code at %#x", msr.Header.AccessType, msr.MSR, msr.RDX<<32|msr.RAX&0xffffffff, msr.Header.RIP)
+	case m.Header.Type == hypercall.MessageRegisterIntercept && m.GetPayload(&reg):
+		v.note("%v of %v with %#x by code at %#x", reg.Header.AccessType, reg.Register, reg.Value.Low, reg.Header.RIP)
+	default:
+		v.note("%v", m.Header.Type)
+	}
+	event := hypercall.PendingException{
+		Header: hypercall.PendingEventHeaderEventPending.WithEventType(hypercall.PendingEventException),
+		Flags:  hypercall.PendingExceptionFlagsDeliverErrorCode, Vector: 13,
+	}
+	if err := v.set(hypercall.TargetVTL(0), hypercall.RegisterAssoc{Name: hypercall.RegisterPendingEvent0, Value: event.Value()}); err != nil {
+		return fmt.Errorf("VTL0 cannot be made to take #GP: %w", err)
+	}
+	return nil
+}
