@@ -1,0 +1,364 @@
+package main
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/govtx/vtx/internal/require"
+)
+
+// A double is a machine whose hypervisor and VTL1 refuse what they should, unless a test
+// replaces one of its functions.
+type double struct {
+	vtl1     span
+	key      string
+	messages uint32
+	reports  []string
+	finished int // the number of failed steps that VTL1 was told, -1 before
+
+	ioctl  func(r *request) error
+	died   bool   // how a doomed process ends
+	logs   string // what the kernel logs of it
+	access error  // of /dev/mem
+	fault  bool   // of a mapping
+	files  map[string]string
+	told   string // the beginning of the kernel's log
+}
+
+func newDouble() *double {
+	d := &double{
+		vtl1: span{0x400000, 0x3ffffff}, key: "key", finished: -1, died: true, access: errors.New("bad address"), fault: true,
+		files: map[string]string{
+			"/proc/iomem":   "00001000-0009efff : System RAM\n00100000-003fffff : System RAM\n00400000-03ffffff : Reserved\n04000000-0fffffff : System RAM\n  05000000-06000000 : Kernel code\n1fff0000-1fffffff : ACPI Tables\nfee00000-fee00fff : Local APIC\n",
+			"/proc/cpuinfo": "processor\t: 0\nflags\t\t: fpu vme\nvmx flags\t: vnmi\n",
+		},
+		told: "BIOS-e820: [mem 0x00000000fffc0000-0x00000000ffffffff] reserved\nHypervisor detected: Microsoft Hyper-V\n",
+	}
+	d.ioctl = d.refuse
+	return d
+}
+
+func (d *double) do(r *request) error {
+	r.vector = none
+	return d.ioctl(r)
+}
+
+// refuse does what a request should lead to.
+func (d *double) refuse(r *request) error {
+	switch r.what {
+	case doRead, doWrite, doReadOops, doExecute:
+		if d.vtl1.contains(r.a) {
+			d.messages++
+			r.vector = 13
+		} else if r.c = ones; r.a >= 0xfec00000 && r.a < 0xfec01000 || r.a >= 0xfffc0000 && r.a < 1<<32 {
+			r.c = 0 // the I/O APIC, the firmware
+		}
+	case doRDMSR:
+		if r.vector = 13; r.a < msrVMXFirst && r.a != msrFeatureControl || r.a > msrVMXLast {
+			r.vector, r.c = none, 0x1000
+		}
+	case doWRMSR:
+		r.vector, r.b, r.c = 13, 0, 0
+	case doVMX:
+		r.vector = 6
+	case doCR:
+		r.b, r.c = 0x20, 0x20 // without an exception, but without effect either
+	case doHypercall:
+		ownRegister := r.a&0xffff == 0x50 && r.page[12] == 0 && r.b == ownPage && r.c == ownOutput
+		if r.c = 6; ownRegister {
+			r.c = 0
+		}
+	case doVTLCall:
+		if r.a != vtlCall || r.b != 0 {
+			r.vector = 6
+		} else if r.c == ownPage {
+			d.answer(r.page[:])
+		}
+	case doSoak:
+		for i, v := range []uint64{r.a, 0, r.a / 2, r.a / 2, 7} {
+			binary.LittleEndian.PutUint64(r.page[8*i:], v)
+		}
+	case doIn:
+		r.c = 1<<(8*r.b) - 1
+	}
+	return nil
+}
+
+// answer is VTL1's program.
+func (d *double) answer(page []byte) {
+	le := binary.LittleEndian
+	data := page[callHeader:][:le.Uint32(page[4:])]
+	h := hmac.New(sha256.New, []byte(d.key))
+	h.Write(data)
+	if le.Uint32(page) == opProve {
+		h.Write([]byte("proof"))
+	}
+	out := h.Sum(nil)
+	switch le.Uint32(page) {
+	case opHMAC:
+	case opProve:
+		out = append(le.AppendUint32(out, d.messages), "HvMessageTypeGpaIntercept\n"...)
+	case opReport:
+		d.reports = append(d.reports, string(data))
+		out = nil
+	case opFinish:
+		d.finished = int(le.Uint32(data))
+		out = nil
+	}
+	le.PutUint32(page[4:], uint32(copy(page[callHeader:], out)))
+	le.PutUint32(page[8:], 0)
+}
+
+func (d *double) doomed(r *request) (bool, error) {
+	if err := d.do(r); err != nil {
+		return false, err
+	}
+	d.logs = "vtxattack: reading at ffffa\nBUG: unable to handle page fault\nRIP: 0010:touch+0x1/0x2 [vtxattack]\nRIP: 0033:0x1\n"
+	if r.what == doExecute {
+		d.logs = "vtxattack: executing at ffffb\ngeneral protection fault\nRIP: 0010:0xffffb\n"
+	}
+	return d.died, nil
+}
+
+func (d *double) vmcall() (bool, error) { return d.died, nil }
+
+func (d *double) pread([]byte, uint64) error {
+	d.messages++
+	return d.access
+}
+
+func (d *double) pwrite([]byte, uint64) error { return d.pread(nil, 0) }
+
+func (d *double) mapped(address uint64, f func([]byte)) (bool, error) {
+	d.messages++
+	if d.fault && d.vtl1.contains(address) {
+		return true, nil
+	}
+	page := bytes.Repeat([]byte{0xff}, pageSize)
+	f(page)
+	return false, nil
+}
+
+func (d *double) log() string {
+	text := d.told + d.logs
+	d.told, d.logs = "", ""
+	return text
+}
+
+func (d *double) file(name string) (string, error) { return d.files[name], nil }
+
+// failures runs all steps on a machine and returns the names of those that fail.
+func failures(t *testing.T, d *double) (names []string, out string) {
+	t.Helper()
+	var b strings.Builder
+	failed, err := (&attacker{machine: d, out: &b, vtl1: d.vtl1, soak: 1000}).run()
+	require.NoError(t, err)
+	for _, m := range regexp.MustCompile(`step (\S+): FAILED`).FindAllStringSubmatch(b.String(), -1) {
+		names = append(names, m[1])
+	}
+	require.Len(t, names, failed, b.String())
+	return names, b.String()
+}
+
+func TestAllStepsPassWhereAllIsRefused(t *testing.T) {
+	d := newDouble()
+	names, out := failures(t, d)
+	require.Empty(t, names, out)
+	require.Contains(t, out, fmt.Sprintf("vtx: %d steps, 0 failed", len(steps)))
+	require.Contains(t, out, "step read-vtl1: refused: 64 x #GP")
+	require.Contains(t, out, "VTL1 was told: \"HvMessageTypeGpaIntercept\"")
+	require.Empty(t, d.reports)
+}
+
+// Each row lets one thing through, or breaks one. The steps that are about it must fail.
+func TestStepsFailWhereSomethingGoesThrough(t *testing.T) {
+	// instead has requests that match end in another way.
+	instead := func(match func(*request) bool, then func(*double, *request)) func(*double) {
+		return func(d *double) {
+			d.ioctl = func(r *request) error {
+				if !match(r) {
+					return d.refuse(r)
+				}
+				then(d, r)
+				return nil
+			}
+		}
+	}
+	is := func(w what) func(*request) bool { return func(r *request) bool { return r.what == w } }
+	nothing := func(*double, *request) {}
+	changed := func(_ *double, r *request) { r.b, r.c = 1, 2 }
+	success := func(_ *double, r *request) { r.c = 0 }
+	callTo := func(code uint64, target byte) func(*request) bool {
+		return func(r *request) bool { return r.what == doHypercall && r.a&0xffff == code && r.page[12] == target }
+	}
+	calls := 0
+	for _, row := range []struct {
+		name  string
+		spoil func(*double)
+		want  []string
+	}{
+		{"not detected", func(d *double) { d.told = strings.Replace(d.told, "Hyper-V", "KVM", 1) }, []string{"detected"}},
+		{"RAM at VTL1", func(d *double) { d.files["/proc/iomem"] = "00100000-0fffffff : System RAM\n" },
+			[]string{"memory-map", "devmem-map-hypervisor", "read-hypervisor", "write-hypervisor"}},
+		{"iomem unreadable", func(d *double) { d.files["/proc/iomem"] = "nonsense\n" },
+			[]string{"memory-map", "devmem-map-hypervisor", "read-hypervisor", "write-hypervisor"}},
+		{"VMX seen", func(d *double) { d.files["/proc/cpuinfo"] = "flags\t\t: fpu vmx vme\n" }, []string{"no-vmx"}},
+		{"/dev/mem works", func(d *double) { d.access = nil }, []string{"devmem-read-vtl1", "devmem-write-vtl1"}},
+		{"mappings work", func(d *double) { d.fault = false }, []string{"devmem-map-read-vtl1", "devmem-map-write-vtl1"}},
+		{"processes live", func(d *double) { d.died = false }, []string{"user-vmcall", "read-vtl1-oops", "execute-vtl1-oops"}},
+		{"reads work", instead(is(doRead), nothing), []string{"read-vtl1", "read-hypervisor", "synthetic-msrs"}},
+		{"writes stay", func(d *double) {
+			words := map[uint64]uint64{}
+			d.ioctl = func(r *request) error {
+				_ = d.refuse(r)
+				if v, ok := words[r.a]; ok && r.what == doRead {
+					r.c = v
+				}
+				if r.what == doWrite && !d.vtl1.contains(r.a) {
+					words[r.a] = r.b
+				}
+				return nil
+			}
+		}, []string{"write-hypervisor", "synthetic-msrs"}},
+		{"protection given up", instead(callTo(0xc, 0x11), success), []string{"unprotect-vtl1"}},
+		{"registers set", instead(callTo(0x51, 0x11), success), []string{"set-registers-of-vtl1"}},
+		{"registers got", instead(callTo(0x50, 0x11), success), []string{"get-registers-of-vtl1"}},
+		{"no registers at all", instead(callTo(0x50, 0), func(_ *double, r *request) { r.c = 6 }), []string{"get-registers-of-vtl1"}},
+		{"hypercalls off", instead(is(doHypercall), func(_ *double, r *request) { r.vector = vectorUD }),
+			[]string{"unprotect-vtl1", "set-registers-of-vtl1", "get-registers-of-vtl1", "enable-vtl1-again", "hypercall-page-in-vtl1", "odd-hypercalls"}},
+		{"enabled again", instead(func(r *request) bool { return r.what == doHypercall && r.a == 0xf }, success), []string{"enable-vtl1-again"}},
+		{"output in VTL1", instead(func(r *request) bool { return r.what == doHypercall && r.c == 0x400000 }, success), []string{"hypercall-page-in-vtl1"}},
+		{"hypercall 0", instead(func(r *request) bool { return r.what == doHypercall && r.a == 0 }, success), []string{"odd-hypercalls"}},
+		{"VTL return", instead(func(r *request) bool { return r.what == doVTLCall && r.a == vtlReturn }, nothing), []string{"odd-vtl-calls"}},
+		{"VMX MSR read", instead(func(r *request) bool { return r.what == doRDMSR && r.a == 0x485 }, nothing), []string{"vmx-msrs"}},
+		{"LSTAR changed", instead(func(r *request) bool { return r.what == doWRMSR && r.a == msrLSTAR }, changed), []string{"guarded-msrs"}},
+		{"SIMP beyond all addresses", instead(func(r *request) bool { return r.what == doWRMSR && r.a == 0x40000083 }, changed), []string{"synthetic-msrs"}},
+		{"overlays leave a hole", func(d *double) {
+			opened := false
+			d.ioctl = func(r *request) error {
+				_ = d.refuse(r)
+				switch {
+				case r.what == doWRMSR && r.a == 0x40000073 && r.b>>51 == 0:
+					r.vector, r.b, r.c, opened = none, 0, 1, true
+				case r.what == doRead && opened && r.a == 0x400000:
+					r.vector = none
+				}
+				return nil
+			}
+		}, []string{"synthetic-msrs"}},
+		{"SMEP off", instead(func(r *request) bool { return r.what == doCR && r.b == 1<<20 }, changed), []string{"control-registers"}},
+		{"INVEPT works", instead(func(r *request) bool { return r.what == doVMX && vmxNames[r.a] == "INVEPT" }, nothing), []string{"vmx-instructions"}},
+		{"VMXON seen", instead(func(r *request) bool { return r.what == doVMX && r.a == 0 }, func(_ *double, r *request) { r.vector = 13 }), []string{"vmx-instructions"}},
+		{"PCI", instead(func(r *request) bool { return r.what == doIn && r.a == 0xcfc }, nothing), []string{"pci"}},
+		{"port E9", instead(func(r *request) bool { return r.what == doIn && r.a == 0xe9 }, func(_ *double, r *request) { r.c = 0xe9 }), []string{"host-ports"}},
+		{"key changed by a bad page", instead(func(r *request) bool { return r.what == doVTLCall && r.c == 0x400000 },
+			func(d *double, _ *request) { d.key = "another" }), []string{"call-page-elsewhere"}},
+		{"soak: a call wrong", instead(is(doSoak), func(d *double, r *request) { _ = d.refuse(r); r.page[8] = 1 }), []string{"soak"}},
+		{"soak: an interrupt lost", instead(is(doSoak), func(d *double, r *request) { _ = d.refuse(r); r.page[24]-- }), []string{"soak"}},
+		{"soak: calls missing", instead(is(doSoak), func(d *double, r *request) { _ = d.refuse(r); r.page[0]-- }), []string{"soak"}},
+		{"VTL1 not told", func(d *double) {
+			d.ioctl = func(r *request) error {
+				d.messages = 0
+				return d.refuse(r)
+			}
+		}, []string{"proof"}},
+		{"key changes all the time", instead(is(doVTLCall), func(d *double, r *request) {
+			calls++
+			d.key = fmt.Sprint(calls)
+			_ = d.refuse(r)
+		}), []string{"call", "synthetic-msrs", "call-page-elsewhere", "call-again", "proof"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			d := newDouble()
+			row.spoil(d)
+			names, out := failures(t, d)
+			for _, name := range row.want {
+				require.True(t, slices.Contains(names, name), name, out)
+			}
+			require.Len(t, names, len(row.want), out)
+			require.Len(t, d.reports, len(names)) // each failure is in VTL1's log
+		})
+	}
+}
+
+func TestNothingIsAttackedWithoutHypervisor(t *testing.T) {
+	d := newDouble()
+	d.ioctl = func(*request) error { return errNoHypervisor }
+	_, out := failures(t, d)
+	require.Contains(t, out, "no hypervisor")
+	require.Zero(t, d.messages)
+	require.NoError(t, (&attacker{machine: d}).finish(0))
+}
+
+func TestFinishTellsVTL1HowManyFailed(t *testing.T) {
+	d := newDouble()
+	require.NoError(t, (&attacker{machine: d}).finish(3))
+	require.Equal(t, 3, d.finished)
+}
+
+func TestGaps(t *testing.T) {
+	all, names, err := parseIOMem("00000000-00000fff : Reserved\n00100000-001fffff : System RAM\n  00180000-0018ffff : Kernel code\n00300000-003003ff : IOAPIC 0\nfff00000-ffffffff : Reserved\n")
+	require.NoError(t, err)
+	require.Equal(t, []string{"Reserved", "System RAM", "IOAPIC 0", "Reserved"}, names)
+	require.Equal(t, []span{{0x200000, 0x2fffff}, {0x301000, 0xffefffff}}, gaps(all, 1<<32))
+	require.Equal(t, []span{{0x100000, 0xffffffff}}, gaps(nil, 1<<32))
+	require.Empty(t, gaps([]span{{0, 1<<32 - 1}}, 1<<32))
+	require.Equal(t, []span{{0, 0x9efff}, {0xfffc0000, 0xffffffff}},
+		parseE820("x\n[    0.0] BIOS-e820: [mem 0x0000000000000000-0x000000000009efff] usable\nBIOS-e820: [mem 0x00000000fffc0000-0x00000000ffffffff] reserved\nBIOS-e820: [mem \n"))
+}
+
+func TestPages(t *testing.T) {
+	require.Equal(t, []uint64{0x1000}, span{0x1000, 0x1fff}.pages(64))
+	require.Equal(t, []uint64{0x1000, 0x2008, 0x3010}, span{0x1000, 0x3fff}.pages(64))
+	list := span{0x400000, 0x3ffffff}.pages(64)
+	require.Len(t, list, 64)
+	require.Equal(t, uint64(0x3fff000), list[63]&^(pageSize-1))
+}
+
+func TestSpanIsAFlag(t *testing.T) {
+	var s span
+	require.NoError(t, s.UnmarshalText([]byte("0x400000-0x3ffffff")))
+	require.Equal(t, span{0x400000, 0x3ffffff}, s)
+	text, err := s.MarshalText()
+	require.NoError(t, err)
+	require.Equal(t, "0x400000-0x3ffffff", string(text))
+	for _, bad := range []string{"", "1", "0x2000-0x1000", "0x1001-0x2000", "a-b"} {
+		require.Error(t, s.UnmarshalText([]byte(bad)), bad)
+	}
+}
+
+// The module's header has the same numbers as this program.
+func TestHeaderOfTheModule(t *testing.T) {
+	text, err := os.ReadFile("../module/vtxattack.h")
+	require.NoError(t, err)
+	_, list, ok := strings.Cut(string(text), "enum vtx_what {")
+	require.True(t, ok)
+	list, _, _ = strings.Cut(list, "};")
+	var names []string
+	for _, m := range regexp.MustCompile(`(?m)^\tVTX_(\w+)`).FindAllStringSubmatch(list, -1) {
+		names = append(names, m[1])
+	}
+	want := map[what]string{
+		doRead: "READ", doWrite: "WRITE", doReadOops: "READ_OOPS", doExecute: "EXECUTE", doRDMSR: "RDMSR", doWRMSR: "WRMSR", doCR: "CR",
+		doVMX: "VMX", doHypercall: "HYPERCALL", doVTLCall: "VTL_CALL", doSoak: "SOAK", doIn: "IN", doOut: "OUT",
+	}
+	require.Len(t, names, len(want))
+	for i, name := range names {
+		require.Equal(t, want[what(i+1)], name)
+	}
+	_, list, ok = strings.Cut(string(text), "enum vtx_instruction {")
+	require.True(t, ok)
+	list, _, _ = strings.Cut(list, "};")
+	for i, m := range regexp.MustCompile(`VTX_(\w+)`).FindAllStringSubmatch(list, -1) {
+		require.Equal(t, vmxNames[i], m[1])
+	}
+}

@@ -1,0 +1,740 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/govtx/vtx/hypercall"
+)
+
+// steps are in this order: what Linux was told, what root can do without ring 0, ring 0
+// on memory, hypercalls, MSRs and control registers, VMX, devices; proper calls.
+var steps = []step{
+	{"detected", detected},
+	{"memory-map", memoryMap},
+	{"no-vmx", noVMX},
+	{"call", callStep},
+	{"devmem-read-vtl1", devmemRead},
+	{"devmem-write-vtl1", devmemWrite},
+	{"devmem-map-read-vtl1", func(a *attacker) (string, error) { return devmemMap(a, false) }},
+	{"devmem-map-write-vtl1", func(a *attacker) (string, error) { return devmemMap(a, true) }},
+	{"devmem-map-hypervisor", devmemMapHoles},
+	{"user-vmcall", userVMCALL},
+	{"read-vtl1", func(a *attacker) (string, error) { return accessVTL1(a, doRead) }},
+	{"write-vtl1", func(a *attacker) (string, error) { return accessVTL1(a, doWrite) }},
+	{"read-vtl1-oops", func(a *attacker) (string, error) { return oops(a, doReadOops) }},
+	{"execute-vtl1-oops", func(a *attacker) (string, error) { return oops(a, doExecute) }},
+	{"read-hypervisor", readHoles},
+	{"write-hypervisor", writeHoles},
+	{"unprotect-vtl1", unprotect},
+	{"set-registers-of-vtl1", setRegisters},
+	{"get-registers-of-vtl1", getRegisters},
+	{"enable-vtl1-again", enableAgain},
+	{"hypercall-page-in-vtl1", hypercallPages},
+	{"odd-hypercalls", oddHypercalls},
+	{"odd-vtl-calls", oddVTLCalls},
+	{"vmx-msrs", vmxMSRs},
+	{"guarded-msrs", guardedMSRs},
+	{"synthetic-msrs", syntheticMSRs},
+	{"control-registers", controlRegisters},
+	{"vmx-instructions", vmxInstructions},
+	{"pci", pci},
+	{"host-ports", hostPorts},
+	{"call-page-elsewhere", callPages},
+	{"call-again", callStep},
+	{"soak", soak},
+	{"proof", proof},
+}
+
+// detected: the kernel has found the hypervisor's interface by itself.
+func detected(a *attacker) (string, error) {
+	const want = "Hypervisor detected: Microsoft Hyper-V"
+	if !strings.Contains(a.booted, want) {
+		return "", fmt.Errorf("the kernel did not log %q", want)
+	}
+	return "ok: " + want, nil
+}
+
+// memoryMap: VTL1's memory is none that the kernel was given. The step also looks for
+// addresses at which there is nothing.
+func memoryMap(a *attacker) (string, error) {
+	text, err := a.file("/proc/iomem")
+	if err != nil {
+		return "", err
+	}
+	ranges, names, err := parseIOMem(text)
+	if err != nil {
+		return "", err
+	}
+	ram := uint64(0)
+	for i, r := range ranges {
+		if names[i] != "System RAM" {
+			continue
+		}
+		if ram += r.last - r.first + 1; r.overlaps(a.vtl1) {
+			return "", fmt.Errorf("the RAM at %v overlaps VTL1's memory at %v", r, a.vtl1)
+		}
+	}
+	if ram == 0 {
+		return "", errors.New("/proc/iomem has no RAM: are you root?")
+	}
+	// The I/O APIC is in neither map. Reads of 8 bytes there stop the emulator.
+	ranges = append(append(ranges, a.vtl1, span{0xfec00000, 0xfec00fff}), parseE820(a.booted)...)
+	a.holes = gaps(ranges, 1<<32)
+	// Every processor has 36 bits of physical addresses, and no machine that this
+	// runs on has memory so high.
+	a.holes = append(a.holes, span{1 << 32, 1<<32 + 1<<30 - 1}, span{1<<36 - 1<<30, 1<<36 - 1})
+	for _, r := range ranges {
+		for _, h := range a.holes[len(a.holes)-2:] {
+			if r.overlaps(h) {
+				return "", fmt.Errorf("there is something at %v: this program takes no such machine", r)
+			}
+		}
+	}
+	return fmt.Sprintf("ok: %d MiB of RAM, none at VTL1's %v", ram>>20, a.vtl1), nil
+}
+
+// noVMX: the processor seems to have no VMX.
+func noVMX(a *attacker) (string, error) {
+	text, err := a.file("/proc/cpuinfo")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(text) {
+		if name, flags, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "flags" {
+			if strings.Contains(" "+strings.TrimSpace(flags)+" ", " vmx ") {
+				return "", errors.New("the processor's flags have vmx")
+			}
+			return "ok: hidden", nil
+		}
+	}
+	return "", errors.New("/proc/cpuinfo has no flags")
+}
+
+// callStep: VTL1 answers the same bytes with the same HMAC, and others with another one.
+func callStep(a *attacker) (string, error) {
+	var macs [3][]byte
+	for i, data := range []string{"a message", "a message", "a massage"} {
+		var err error
+		if macs[i], err = a.hmac(data); err != nil {
+			return "", err
+		}
+	}
+	switch {
+	case !bytes.Equal(macs[0], macs[1]):
+		return "", fmt.Errorf("the same bytes have the HMACs %x and %x", macs[0], macs[1])
+	case bytes.Equal(macs[0], macs[2]):
+		return "", fmt.Errorf("different bytes have the same HMAC %x", macs[0])
+	case bytes.Equal(macs[0], make([]byte, hmacSize)):
+		return "", errors.New("the HMAC is 0")
+	}
+	return fmt.Sprintf("ok: HMAC %x...", macs[0][:8]), nil
+}
+
+// samples is how many pages of a range are attacked.
+const samples = 64
+
+// pattern is what is written where nothing should be written.
+const pattern = 0x5645525f4d41_4544
+
+// onVTL1 makes an attempt at pages of VTL1's memory. Each is one access, of which VTL1
+// is told.
+func onVTL1(a *attacker, attempt func(address uint64) (string, error)) (string, error) {
+	return each(a.vtl1.pages(samples), func(address uint64) (string, error) {
+		way, err := attempt(address)
+		if err == nil {
+			a.accesses++
+		}
+		return way, err
+	})
+}
+
+func devmemRead(a *attacker) (string, error) {
+	return onVTL1(a, func(address uint64) (string, error) {
+		var b [8]byte
+		if err := a.pread(b[:], address); err != nil {
+			return err.Error(), nil
+		}
+		return "", fmt.Errorf("/dev/mem at %#x reads %x", address, b)
+	})
+}
+
+func devmemWrite(a *attacker) (string, error) {
+	return onVTL1(a, func(address uint64) (string, error) {
+		if err := a.pwrite(binary.LittleEndian.AppendUint64(nil, pattern), address); err != nil {
+			return err.Error(), nil
+		}
+		return "", fmt.Errorf("/dev/mem could be written at %#x", address)
+	})
+}
+
+func devmemMap(a *attacker, write bool) (string, error) {
+	return onVTL1(a, func(address uint64) (string, error) {
+		var value uint64
+		fault, err := a.mapped(address, func(page []byte) {
+			if word := page[address%pageSize:]; write {
+				binary.LittleEndian.PutUint64(word, pattern)
+			} else {
+				value = binary.LittleEndian.Uint64(word)
+			}
+		})
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("/dev/mem could not be mapped at %#x: %w", address, err)
+		case !fault && write:
+			return "", fmt.Errorf("a mapping of /dev/mem could be written at %#x", address)
+		case !fault:
+			return "", fmt.Errorf("a mapping of /dev/mem at %#x reads %#x", address, value)
+		}
+		return "SIGSEGV", nil
+	})
+}
+
+// onHoles makes an attempt at pages of all ranges in which nothing should be.
+func onHoles(a *attacker, attempt func(address uint64) (string, error)) (string, error) {
+	var list []uint64
+	for _, h := range a.holes {
+		list = append(list, h.pages(samples)...)
+	}
+	return each(list, attempt)
+}
+
+const (
+	ones    = ^uint64(0) // what is read where nothing is
+	nothing = "nothing there"
+)
+
+func devmemMapHoles(a *attacker) (string, error) {
+	return onHoles(a, func(address uint64) (string, error) {
+		var value uint64
+		fault, err := a.mapped(address, func(page []byte) {
+			value = binary.LittleEndian.Uint64(page[address%pageSize:])
+		})
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("/dev/mem could not be mapped at %#x: %w", address, err)
+		case fault:
+			return "SIGSEGV", nil
+		case value == ones:
+			return nothing, nil
+		}
+		return "", fmt.Errorf("a mapping of /dev/mem at %#x reads %#x", address, value)
+	})
+}
+
+// userVMCALL: VMCALL is for ring 0 alone.
+func userVMCALL(a *attacker) (string, error) {
+	died, err := a.vmcall()
+	if err == nil && !died {
+		err = errors.New("VMCALL outside of ring 0 went through")
+	}
+	return "refused: SIGILL", err
+}
+
+func accessVTL1(a *attacker, w what) (string, error) {
+	return onVTL1(a, func(address uint64) (string, error) {
+		return a.refusedBy(&request{what: w, a: address, b: pattern}, "the access to %#x", address)
+	})
+}
+
+// oops: the attacker's process alone ends, and what the kernel logs of it shows that it was
+// the access itself that was refused.
+func oops(a *attacker, w what) (string, error) {
+	a.log()
+	died, err := a.doomed(&request{what: w, a: a.vtl1.pages(3)[1] &^ (pageSize - 1)})
+	if err != nil {
+		return "", err
+	}
+	log := a.log()
+	rip, about, oops := faultAt(log)
+	switch {
+	case !died:
+		return "", errors.New("the access went through")
+	case !oops:
+		return "", fmt.Errorf("the process died, but the kernel logged no oops: %.200q", log)
+	case about == "":
+		return "", fmt.Errorf("the kernel logged an oops, but not that of the module: %.200q", log)
+	case w == doExecute && rip != "0x"+about:
+		return "", fmt.Errorf("the oops is at %s, behind %s where it should have begun", rip, about)
+	case w == doReadOops && !strings.Contains(rip, "[vtxattack]"):
+		return "", fmt.Errorf("the oops is at %s, not in the module", rip)
+	}
+	a.accesses++
+	return "refused: an oops at " + rip + ", of the attacker alone", nil
+}
+
+func readHoles(a *attacker) (string, error) {
+	return onHoles(a, func(address uint64) (string, error) {
+		r := &request{what: doRead, a: address}
+		if err := a.do(r); err != nil {
+			return "", err
+		}
+		switch {
+		case r.vector != none:
+			return exception(r.vector), nil
+		case r.c == ones:
+			return nothing, nil
+		}
+		return "", fmt.Errorf("the address %#x reads %#x", address, r.c)
+	})
+}
+
+func writeHoles(a *attacker) (string, error) {
+	return onHoles(a, func(address uint64) (string, error) {
+		r := &request{what: doWrite, a: address, b: pattern}
+		if err := a.do(r); err != nil {
+			return "", err
+		}
+		if r.vector != none {
+			return exception(r.vector), nil
+		}
+		r = &request{what: doRead, a: address}
+		if err := a.do(r); err != nil {
+			return "", err
+		}
+		if r.vector == none && r.c == pattern {
+			return "", fmt.Errorf("what was written at %#x is there", address)
+		}
+		return nothing, nil
+	})
+}
+
+// A call is a hypercall that must be refused.
+type call struct {
+	what          string
+	word          hypercall.Input
+	in            []byte
+	input, output uint64 // addresses, 0 for the module's own
+}
+
+// callRefused makes a hypercall and returns its status.
+func (a *attacker) callRefused(c call) (string, error) {
+	r := &request{what: doHypercall, a: uint64(c.word), b: cmp.Or(c.input, ownPage), c: cmp.Or(c.output, ownOutput)}
+	copy(r.page[:], c.in)
+	if err := a.do(r); err != nil {
+		return "", err
+	}
+	s := hypercall.Result(r.c).Status()
+	switch {
+	case r.vector == vectorUD:
+		return "", fmt.Errorf("%s raised #UD: hypercalls are not enabled", c.what)
+	case r.vector != none:
+		return exception(r.vector), nil
+	case s == hypercall.StatusSuccess:
+		return "", fmt.Errorf("%s went through: %v", c.what, hypercall.Result(r.c))
+	}
+	return s.String(), nil
+}
+
+func rep(code hypercall.Code, count int) hypercall.Input {
+	return hypercall.Input(0).WithCode(code).WithReps(count)
+}
+
+// marshal lays out the parameters of a hypercall.
+func marshal(parts ...interface{ AppendBinary([]byte) ([]byte, error) }) []byte {
+	var b []byte
+	for _, p := range parts {
+		b, _ = p.AppendBinary(b) // none of these structures has a value that cannot be
+	}
+	return b
+}
+
+// unprotect: VTL0 cannot give itself rights to VTL1's memory, whatever level it names, nor
+// take rights from itself.
+func unprotect(a *attacker) (string, error) {
+	var list []call
+	for _, target := range []hypercall.InputVTL{0, hypercall.TargetVTL(0), hypercall.TargetVTL(1)} {
+		for _, address := range []uint64{a.vtl1.first, a.vtl1.last, 0x100000} {
+			in := marshal(&hypercall.ModifyVtlProtectionMaskInput{PartitionID: hypercall.PartitionSelf, MapFlags: hypercall.MapAccess, TargetVTL: target})
+			list = append(list, call{
+				what: fmt.Sprintf("HvCallModifyVtlProtectionMask of %#x for %v", address, target),
+				word: rep(hypercall.CodeModifyVtlProtectionMask, 1),
+				in:   binary.LittleEndian.AppendUint64(in, address/pageSize),
+			})
+		}
+	}
+	return each(list, a.callRefused)
+}
+
+// vtl1Registers are registers of VTL1 that are worth having.
+var vtl1Registers = []hypercall.Register{
+	hypercall.RegisterRIP, hypercall.RegisterRSP, hypercall.RegisterRFLAGS, hypercall.RegisterCR0, hypercall.RegisterCR3,
+	hypercall.RegisterEFER, hypercall.RegisterLSTAR, hypercall.RegisterIDTR, hypercall.RegisterCRInterceptControl,
+	hypercall.RegisterVsmPartitionConfig, hypercall.RegisterVsmVpSecureConfigVtl0,
+}
+
+func setRegisters(a *attacker) (string, error) {
+	var list []call
+	for _, r := range vtl1Registers {
+		list = append(list, call{
+			what: fmt.Sprintf("HvCallSetVpRegisters of VTL1's %v", r),
+			word: rep(hypercall.CodeSetVpRegisters, 1),
+			in: marshal(&hypercall.VpRegistersInput{PartitionID: hypercall.PartitionSelf, VPIndex: hypercall.VPSelf, TargetVTL: hypercall.TargetVTL(1)},
+				&hypercall.RegisterAssoc{Name: r}),
+		})
+	}
+	return each(list, a.callRefused)
+}
+
+// getRegister is the input of HvCallGetVpRegisters for one register.
+func getRegister(target hypercall.InputVTL, r hypercall.Register) []byte {
+	in := marshal(&hypercall.VpRegistersInput{PartitionID: hypercall.PartitionSelf, VPIndex: hypercall.VPSelf, TargetVTL: target})
+	return binary.LittleEndian.AppendUint32(in, uint32(r))
+}
+
+// getRegisters reads a register of its own level first, in the same way: that it cannot get
+// those of VTL1 would mean nothing if it could get none at all.
+func getRegisters(a *attacker) (string, error) {
+	own := &request{what: doHypercall, a: uint64(rep(hypercall.CodeGetVpRegisters, 1)), b: ownPage, c: ownOutput}
+	copy(own.page[:], getRegister(0, hypercall.RegisterCR3))
+	if err := a.do(own); err != nil {
+		return "", err
+	}
+	if s := hypercall.Result(own.c).Status(); own.vector != none || s != hypercall.StatusSuccess {
+		return "", fmt.Errorf("HvCallGetVpRegisters of VTL0's own CR3 does not work: %v, exception %d", s, own.vector)
+	}
+	var list []call
+	for _, r := range vtl1Registers {
+		list = append(list, call{
+			what: fmt.Sprintf("HvCallGetVpRegisters of VTL1's %v", r),
+			word: rep(hypercall.CodeGetVpRegisters, 1),
+			in:   getRegister(hypercall.TargetVTL(1), r),
+		})
+	}
+	return each(list, a.callRefused)
+}
+
+// enableAgain: VTL1 cannot be enabled a second time, with a context that the attacker chooses.
+func enableAgain(a *attacker) (string, error) {
+	simple := func(c hypercall.Code) hypercall.Input { return hypercall.Input(0).WithCode(c) }
+	return each([]call{
+		{
+			what: "HvCallEnablePartitionVtl", word: simple(hypercall.CodeEnablePartitionVtl),
+			in: marshal(&hypercall.EnablePartitionVtlInput{PartitionID: hypercall.PartitionSelf, TargetVTL: 1}),
+		},
+		{
+			what: "HvCallEnableVpVtl", word: simple(hypercall.CodeEnableVpVtl),
+			in: marshal(&hypercall.EnableVpVtlInput{PartitionID: hypercall.PartitionSelf, VPIndex: hypercall.VPSelf, TargetVTL: 1}),
+		},
+		{
+			what: "HvCallEnableVpVtl of processor 0", word: simple(hypercall.CodeEnableVpVtl),
+			in: marshal(&hypercall.EnableVpVtlInput{PartitionID: hypercall.PartitionSelf, TargetVTL: 1}),
+		},
+	}, a.callRefused)
+}
+
+// hypercallPages: the hypervisor reads no parameters for VTL0 from memory that VTL0 cannot
+// read, and writes no results where it cannot write.
+func hypercallPages(a *attacker) (string, error) {
+	word, in := rep(hypercall.CodeGetVpRegisters, 1), getRegister(0, hypercall.RegisterCR3)
+	pages := []uint64{a.vtl1.first, a.vtl1.pages(3)[1] &^ (pageSize - 1), a.vtl1.last &^ (pageSize - 1)}
+	for _, h := range a.holes {
+		pages = append(pages, h.first)
+	}
+	var list []call
+	for _, p := range pages {
+		list = append(list,
+			call{what: fmt.Sprintf("a hypercall with its input at %#x", p), word: word, input: p},
+			call{what: fmt.Sprintf("a hypercall with its output at %#x", p), word: word, in: in, output: p})
+	}
+	return each(list, a.callRefused)
+}
+
+// oddHypercalls: what is no hypercall is none.
+func oddHypercalls(a *attacker) (string, error) {
+	var list []call
+	for _, w := range []hypercall.Input{
+		0, 0xffff, 0x7fff, ^hypercall.Input(0), 1 << 27, 1 << 44, 1 << 63,
+		rep(hypercall.CodeModifyVtlProtectionMask, 0), rep(hypercall.CodeModifyVtlProtectionMask, 4095),
+		rep(hypercall.CodeModifyVtlProtectionMask, 1).WithRepStart(2), rep(hypercall.CodeEnableVpVtl, 1),
+	} {
+		list = append(list, call{what: fmt.Sprintf("the hypercall %#x", uint64(w)), word: w})
+	}
+	return each(list, a.callRefused)
+}
+
+// oddVTLCalls: VTL0 can make no VTL return, for no level is below it, and no VTL call that
+// is not as it must be.
+func oddVTLCalls(a *attacker) (string, error) {
+	return each([]struct{ word, control uint64 }{
+		{vtlReturn, 0}, {vtlReturn, 1}, {vtlCall, 1}, {vtlCall, 1 << 63}, {vtlCall | 1<<16, 0}, {vtlCall | 1<<32, 0},
+	}, func(c struct{ word, control uint64 }) (string, error) {
+		return as("#UD")(a.refusedBy(&request{what: doVTLCall, a: c.word, b: c.control, c: ownPage}, "VMCALL with RCX %#x and RAX %#x", c.word, c.control))
+	})
+}
+
+// MSRs (SDM Vol. 4, table 2-2).
+const (
+	msrAPICBase       = 0x1b
+	msrFeatureControl = 0x3a
+	msrSysenterEIP    = 0x176
+	msrVMXFirst       = 0x480
+	msrVMXLast        = 0x491
+	msrEFER           = 0xc0000080
+	msrLSTAR          = 0xc0000082
+)
+
+// vmxMSRs: a processor without VMX does not have them.
+func vmxMSRs(a *attacker) (string, error) {
+	msrs := []uint64{msrFeatureControl}
+	for n := uint64(msrVMXFirst); n <= msrVMXLast; n++ {
+		msrs = append(msrs, n)
+	}
+	return each(msrs, func(n uint64) (string, error) {
+		if _, err := a.refusedBy(&request{what: doWRMSR, a: n, b: 5}, "WRMSR of %#x", n); err != nil {
+			return "", err
+		}
+		return as("#GP")(a.refusedBy(&request{what: doRDMSR, a: n}, "RDMSR of %#x", n))
+	})
+}
+
+// as returns a function that lets an attempt pass only if it was refused in one way: in
+// another one, there would be something to see.
+func as(want string) func(way string, err error) (string, error) {
+	return func(way string, err error) (string, error) {
+		if err == nil && way != want {
+			err = fmt.Errorf("refused by %s, not %s", way, want)
+		}
+		return way, err
+	}
+}
+
+// unchanged tells in which way a change was refused: by an exception, or by doing nothing.
+func unchanged(r *request, format string, args ...any) (string, error) {
+	switch {
+	case r.vector != none && r.b == r.c:
+		return exception(r.vector), nil
+	case r.b == r.c:
+		return "unchanged", nil
+	}
+	return "", fmt.Errorf(format+" changed it from %#x to %#x", append(args, r.b, r.c)...)
+}
+
+// guardedMSRs: those that VTL1 guards keep their values. What is tried would do no harm
+// if it went through, and the module puts it back.
+func guardedMSRs(a *attacker) (string, error) {
+	return each([]struct {
+		name       string
+		msr, flips uint64
+	}{
+		{"IA32_LSTAR", msrLSTAR, 0x10},
+		{"IA32_SYSENTER_EIP", msrSysenterEIP, 0x10},
+		{"IA32_EFER", msrEFER, 1}, // SCE
+		{"IA32_APIC_BASE", msrAPICBase, 0x100000},
+	}, func(m struct {
+		name       string
+		msr, flips uint64
+	}) (string, error) {
+		old := &request{what: doRDMSR, a: m.msr}
+		if err := a.do(old); err != nil {
+			return "", err
+		}
+		r := &request{what: doWRMSR, a: m.msr, b: old.c ^ m.flips}
+		if err := a.do(r); err != nil {
+			return "", err
+		}
+		return unchanged(r, "WRMSR of %s", m.name)
+	})
+}
+
+// syntheticMSRs: VTL0 may lay pages of its interface with the hypervisor over any address. That
+// opens nothing that is beneath, neither while it lasts for VTL1, nor afterwards.
+func syntheticMSRs(a *attacker) (string, error) {
+	before, err := a.hmac("beneath")
+	if err != nil {
+		return "", err
+	}
+	type attempt struct {
+		msr     hypercall.MSR
+		address uint64
+	}
+	const nowhere = 1 << 51 // no processor that this runs on has such an address
+	var list []attempt
+	for _, m := range []hypercall.MSR{hypercall.MSRHypercall, hypercall.MSRVPAssistPage, hypercall.MSRSIMP} {
+		list = append(list, attempt{m, nowhere}, attempt{m, a.vtl1.first}, attempt{m, a.vtl1.last &^ (pageSize - 1)})
+		for _, h := range a.holes {
+			list = append(list, attempt{m, h.first})
+		}
+	}
+	how, err := each(list, func(t attempt) (string, error) {
+		r := &request{what: doWRMSR, a: uint64(t.msr), b: t.address | 1}
+		if err := a.do(r); err != nil {
+			return "", err
+		}
+		way, err := unchanged(r, "%v at %#x", t.msr, t.address)
+		if t.address == nowhere {
+			return way, err
+		} else if err != nil {
+			way = "an overlay, no more"
+		}
+		below := &request{what: doRead, a: t.address}
+		if err := a.do(below); err != nil {
+			return "", err
+		}
+		if a.vtl1.contains(t.address) {
+			a.accesses++
+		}
+		if below.vector == none && (below.c != ones || a.vtl1.contains(t.address)) {
+			return "", fmt.Errorf("after %v was at %#x, it reads %#x there", t.msr, t.address, below.c)
+		}
+		return way, nil
+	})
+	if err != nil {
+		return "", err
+	}
+	if after, err := a.hmac("beneath"); err != nil || !bytes.Equal(before, after) {
+		return "", fmt.Errorf("VTL1 answers %x, not %x (%v)", after, before, err)
+	}
+	return how, nil
+}
+
+// controlRegisters: there is no CR4.VMXE, and VTL1 guards the bits that keep the kernel from
+// executing and writing what it should not.
+func controlRegisters(a *attacker) (string, error) {
+	return each([]struct {
+		name        string
+		number, bit uint64
+	}{
+		{"CR4.VMXE", 4, 13}, {"CR4.SMEP", 4, 20}, {"CR4.SMAP", 4, 21}, {"CR0.WP", 0, 16},
+	}, func(c struct {
+		name        string
+		number, bit uint64
+	}) (string, error) {
+		r := &request{what: doCR, a: c.number, b: 1 << c.bit}
+		if err := a.do(r); err != nil {
+			return "", err
+		}
+		return unchanged(r, "an attack on %s", c.name)
+	})
+}
+
+// vmxNames are enum vtx_instruction in ../module/vtxattack.h.
+var vmxNames = []string{
+	"VMXON", "VMXOFF", "VMCLEAR", "VMPTRLD", "VMPTRST", "VMREAD",
+	"VMWRITE", "VMLAUNCH", "VMRESUME", "INVEPT", "INVVPID", "VMFUNC",
+}
+
+func vmxInstructions(a *attacker) (string, error) {
+	numbers := make([]uint64, len(vmxNames))
+	for i := range numbers {
+		numbers[i] = uint64(i)
+	}
+	return each(numbers, func(n uint64) (string, error) {
+		return as("#UD")(a.refusedBy(&request{what: doVMX, a: n}, "%s", vmxNames[n]))
+	})
+}
+
+// pci: there is no bus whose devices could write to memory: no host bridge.
+func pci(a *attacker) (string, error) {
+	return each([]uint64{0, 8, 15, 0x10000}, func(function uint64) (string, error) {
+		if err := a.do(&request{what: doOut, a: 0xcf8, b: 4, c: 1<<31 | function<<8}); err != nil {
+			return "", err
+		}
+		r := &request{what: doIn, a: 0xcfc, b: 4}
+		if err := a.do(r); err != nil {
+			return "", err
+		}
+		if r.c != 1<<32-1 {
+			return "", fmt.Errorf("PCI has the function %#x: it reads %#x", function, r.c)
+		}
+		return nothing, nil
+	})
+}
+
+// hostPorts: the ports by which Bochs talks with the hypervisor, and the DMA controllers, are
+// not the guest's.
+func hostPorts(a *attacker) (string, error) {
+	for _, b := range []byte("Shutdown") { // ends Bochs
+		if err := a.do(&request{what: doOut, a: 0x8900, b: 1, c: uint64(b)}); err != nil {
+			return "", err
+		}
+	}
+	return each([]uint64{0xe9, 0x8900, 0x00, 0x08, 0x87, 0xc0, 0xd0}, func(port uint64) (string, error) {
+		for _, c := range []uint64{0x5a, 0xa5} {
+			if err := a.do(&request{what: doOut, a: port, b: 1, c: c}); err != nil {
+				return "", err
+			}
+			r := &request{what: doIn, a: port, b: 1}
+			if err := a.do(r); err != nil {
+				return "", err
+			}
+			if r.c != 0xff {
+				return "", fmt.Errorf("something is at port %#x: it reads %#x", port, r.c)
+			}
+		}
+		return nothing, nil
+	})
+}
+
+// callPages: VTL1 does not use a page of a call that is its own, or not there, or none.
+func callPages(a *attacker) (string, error) {
+	before, err := a.hmac("elsewhere")
+	if err != nil {
+		return "", err
+	}
+	pages := []uint64{a.vtl1.first, a.vtl1.pages(3)[1] &^ (pageSize - 1), a.vtl1.last &^ (pageSize - 1), 0x100008, 1<<64 - pageSize}
+	for _, h := range a.holes {
+		pages = append(pages, h.first)
+	}
+	for _, p := range pages {
+		r := &request{what: doVTLCall, a: vtlCall, c: p}
+		if err := a.do(r); err != nil {
+			return "", err
+		}
+		after, err := a.hmac("elsewhere")
+		if err != nil || !bytes.Equal(before, after) {
+			return "", fmt.Errorf("after a call with a page at %#x VTL1 answers %x, not %x (%v)", p, after, before, err)
+		}
+	}
+	return fmt.Sprintf("ok: %d calls did nothing", len(pages)), nil
+}
+
+// soak: many calls while interrupts arrive.
+func soak(a *attacker) (string, error) {
+	r := &request{what: doSoak, a: a.soak}
+	if err := a.do(r); err != nil {
+		return "", err
+	}
+	word := func(i int) uint64 { return binary.LittleEndian.Uint64(r.page[8*i:]) }
+	done, wrong, sent, received, timer := word(0), word(1), word(2), word(3), word(4)
+	text := fmt.Sprintf("%d of %d calls, %d wrong; %d of %d interrupts that were waiting, %d of the timer", done, a.soak, wrong, received, sent, timer)
+	if r.vector != none {
+		return "", fmt.Errorf("a call raised %s: %s", exception(r.vector), text)
+	}
+	if done != a.soak || wrong != 0 || received != sent || sent != a.soak/2 || a.soak >= 1000 && timer == 0 {
+		return "", errors.New(text)
+	}
+	return "ok: " + text, nil
+}
+
+// proof: VTL1's key is what it was, and VTL1 has been told of every access to its memory.
+func proof(a *attacker) (string, error) {
+	const nonce = "a nonce for the proof"
+	want, err := a.hmac(nonce + "proof") // which it adds by itself
+	if err != nil {
+		return "", err
+	}
+	answer, err := a.call(opProve, []byte(nonce))
+	if err != nil {
+		return "", err
+	}
+	if len(answer) < hmacSize+4 {
+		return "", fmt.Errorf("the proof has %d bytes, fewer than %d", len(answer), hmacSize+4)
+	}
+	messages := binary.LittleEndian.Uint32(answer[hmacSize:])
+	names := strings.TrimSpace(string(answer[hmacSize+4:]))
+	for line := range strings.Lines(names) {
+		fmt.Fprintf(a.out, "vtx: VTL1 was told: %.200q\n", strings.TrimSpace(line))
+	}
+	if !bytes.Equal(answer[:hmacSize], want) {
+		return "", fmt.Errorf("the proof is %x, not %x", answer[:hmacSize], want)
+	}
+	if messages < a.accesses {
+		return "", fmt.Errorf("VTL1 was told of %d accesses, but %d were refused", messages, a.accesses)
+	}
+	return fmt.Sprintf("ok: the key is whole; %d intercepts", messages), nil
+}

@@ -1,0 +1,5 @@
+//go:build !amd64
+
+package main
+
+func vmcall() { panic("VMCALL is an instruction of x86") }
