@@ -75,7 +75,7 @@ func (a ProcessAttribute) CheckSecureProcess() error {
 const (
 	MinCreateAttributes = 8    // the id alone
 	MaxCreateAttributes = 0x88 // the id and 16 words of 8 bytes
-	MaxAttributes       = 4
+	MaxAttributes       = 4    // attributes behind the id
 )
 
 const attributesSizeText = "the size must be 8, or a multiple of 8 from 24 to 0x88"
@@ -85,19 +85,19 @@ func attributesSize(n uint64) bool {
 	return n%8 == 0 && n <= MaxCreateAttributes && (n == MinCreateAttributes || n >= 24)
 }
 
-// Rules of attributes.
+// Rules of attributes (phnt, ntpsapi.h; IsTrustletCreateAttributeWellFormed of ntoskrnl.exe).
 const (
-	RuleAttributeNumber   Rule = "attribute-number"
-	RuleAttributeValue    Rule = "attribute-value"
-	RuleAttributeSize     Rule = "attribute-size"
-	RuleAttributeBounds   Rule = "attribute-bounds"
-	RuleAttributeReserved Rule = "attribute-reserved"
-	RuleAttributeData     Rule = "attribute-data"
-	RuleAttributeInstance Rule = "attribute-instance"
-	RuleAttributeRights   Rule = "attribute-rights"
-	RuleAttributeType     Rule = "attribute-type"
-	RuleAttributeCount    Rule = "attribute-count"
-	RuleAttributeIdentity Rule = "attribute-identity"
+	RuleAttributeNumber   Rule = "attribute-number"   // Attribute of PS_ATTRIBUTE is SecureProcess
+	RuleAttributeValue    Rule = "attribute-value"    // it points somewhere
+	RuleAttributeSize     Rule = "attribute-size"     // a structure is as long as the kernel takes
+	RuleAttributeBounds   Rule = "attribute-bounds"   // the data of an attribute ends within the structure
+	RuleAttributeReserved Rule = "attribute-reserved" // the bits above the instance number are 0
+	RuleAttributeData     Rule = "attribute-data"     // an attribute has as many words as its type says
+	RuleAttributeInstance Rule = "attribute-instance" // the instance number is 0
+	RuleAttributeRights   Rule = "attribute-rights"   // bits 7:4 of the access rights are 0
+	RuleAttributeType     Rule = "attribute-type"     // the type is known
+	RuleAttributeCount    Rule = "attribute-count"    // MaxAttributes at most
+	RuleAttributeIdentity Rule = "attribute-identity" // the id is not 0, but for trusted applications
 )
 
 // An AttributeError tells what is wrong with the attributes of a trustlet's creation.
@@ -142,6 +142,26 @@ const (
 	RightWriteHandle                          // to write takes a handle
 	RightReadHandle                           // to read takes a handle
 )
+
+var accessRightNames = []string{"Trustlet", "Ntos", "WriteHandle", "ReadHandle"} // as in NtApiDotNet
+
+// String names the rights: "Trustlet + Ntos", "none", "Ntos + 0x10".
+func (r AccessRights) String() string { return flagString(uint32(r), accessRightNames) }
+
+// MarshalText returns what String does.
+func (r AccessRights) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText takes what String returns.
+func (r *AccessRights) UnmarshalText(text []byte) error {
+	v, err := parseFlags(string(text), accessRightNames, "access right")
+	if err == nil && v > 0xff {
+		err = fmt.Errorf("access rights %#x: they have 8 bits", v)
+	}
+	if err == nil {
+		*r = AccessRights(v)
+	}
+	return err
+}
 
 var attributeNames = [...]struct {
 	t    AttributeType

@@ -205,6 +205,21 @@ func TestCreateAttributesBytes(t *testing.T) {
 	})
 }
 
+func TestAccessRights(t *testing.T) {
+	require.Equal(t, "Trustlet + Ntos", ium.VMID.Rights().String())
+	require.Equal(t, "none", ium.MailboxKey.Rights().String())
+	for r := range 256 {
+		text, err := ium.AccessRights(r).MarshalText()
+		require.NoError(t, err)
+		var back ium.AccessRights
+		require.NoError(t, back.UnmarshalText(text))
+		require.EqualValues(t, r, back)
+	}
+	for _, s := range []string{"", "Owner", "0x100"} {
+		require.ErrorContains(t, new(ium.AccessRights).UnmarshalText([]byte(s)), "access right", "%q", s)
+	}
+}
+
 func FuzzCreateAttributes(f *testing.F) {
 	f.Add(bytesOf(f, golden))
 	f.Add(bytesOf(f, "0100000000000000"))

@@ -169,11 +169,8 @@ func ParseEnclaveMatch(s string) (EnclaveMatch, error) {
 			return EnclaveMatch(m), nil
 		}
 	}
-	if inner, found := strings.CutPrefix(s, "EnclaveMatch("); found {
-		inner, closed := strings.CutSuffix(inner, ")")
-		if n, err := strconv.ParseUint(inner, 0, 32); err == nil && closed && n >= numEnclaveMatches {
-			return EnclaveMatch(n), nil
-		}
+	if n, ok := parseUnknown(s, "EnclaveMatch", 32); ok && n >= numEnclaveMatches {
+		return EnclaveMatch(n), nil
 	}
 	return 0, fmt.Errorf("unknown way to match an import %q: give %s", s, strings.Join(enclaveMatchNames[:], ", "))
 }

@@ -167,7 +167,13 @@ func (t *exportTable) compare(i *Image, name string, index uint32) (int, error) 
 	if end := bytes.IndexByte(b, 0); end >= 0 {
 		b = b[:end]
 	}
-	return strings.Compare(name, string(b)), nil
+	switch { // strings.Compare would have the name allocated
+	case name < string(b):
+		return -1, nil
+	case name > string(b):
+		return 1, nil
+	}
+	return 0, nil
 }
 
 // find looks a name up as the loader does, which halves the table: "The export name

@@ -9,6 +9,8 @@ import (
 	"io"
 	"math/bits"
 	"os"
+	"slices"
+	"strings"
 )
 
 // Rules of the headers and the section table. Sections named are those of Microsoft's
@@ -105,6 +107,22 @@ func (m Machine) String() string {
 // MarshalText returns what String does.
 func (m Machine) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
+// UnmarshalText takes what String returns.
+func (m *Machine) UnmarshalText(text []byte) error {
+	for _, row := range machines {
+		if row.name == string(text) {
+			*m = row.machine
+			return nil
+		}
+	}
+	n, ok := parseUnknown(string(text), "Machine", 16)
+	if !ok {
+		return fmt.Errorf("%.64q is not a machine: write it as %v or Machine(0x8664)", text, MachineAMD64)
+	}
+	*m = Machine(n)
+	return nil
+}
+
 // A Kind tells what an image is.
 type Kind uint8
 
@@ -131,8 +149,23 @@ func (k Kind) String() string {
 // MarshalText returns what String does.
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
+// UnmarshalText takes what String returns.
+func (k *Kind) UnmarshalText(text []byte) error {
+	if n := slices.Index(kindNames[:], string(text)); n >= 0 {
+		*k = Kind(n)
+		return nil
+	}
+	n, ok := parseUnknown(string(text), "Kind", 8)
+	if !ok {
+		return fmt.Errorf("%.64q is not a kind of images: there are %s", text, strings.Join(kindNames[:], ", "))
+	}
+	*k = Kind(n)
+	return nil
+}
+
 // An Image is a PE image that is open for reading. Its methods read from the file what
-// they need each time; only the headers and the section table are kept.
+// they need each time; only the headers and the section table are kept. Their errors are
+// *FormatErrors if the file breaks a rule, and those of the reader otherwise.
 type Image struct {
 	Machine            Machine
 	Is64               bool  // PE32+: addresses of 64 bits

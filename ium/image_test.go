@@ -428,3 +428,32 @@ func TestNamesOfMachinesAndKinds(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, ".NET", string(b))
 }
+
+// What prints parses back, with a name and without.
+func TestTextOfNumbers(t *testing.T) {
+	for n := range 1 << 16 {
+		text, err := ium.Machine(n).MarshalText()
+		require.NoError(t, err)
+		var machine ium.Machine
+		require.NoError(t, machine.UnmarshalText(text))
+		require.EqualValues(t, n, machine)
+	}
+	for n := range 256 {
+		text, err := ium.Kind(n).MarshalText()
+		require.NoError(t, err)
+		var kind ium.Kind
+		require.NoError(t, kind.UnmarshalText(text))
+		require.EqualValues(t, n, kind)
+
+		text, err = ium.DebugPolicy(n).MarshalText()
+		require.NoError(t, err)
+		var debug ium.DebugPolicy
+		require.NoError(t, debug.UnmarshalText(text))
+		require.EqualValues(t, n, debug)
+	}
+	for _, s := range []string{"", "x", "Machine(0x10000)", "Kind(256)", "Kind(1", "Machine(", "DebugPolicy(-1)"} {
+		require.ErrorContains(t, new(ium.Machine).UnmarshalText([]byte(s)), "not a machine")
+		require.ErrorContains(t, new(ium.Kind).UnmarshalText([]byte(s)), "not a kind")
+		require.ErrorContains(t, new(ium.DebugPolicy).UnmarshalText([]byte(s)), "not a debug policy")
+	}
+}

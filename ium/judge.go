@@ -55,7 +55,7 @@ func ParseQuestion(s string) (Question, error) {
 			return Question(q), nil
 		}
 	}
-	if n, ok := parseUnknown(s, "Question"); ok && n >= numQuestions {
+	if n, ok := parseUnknown(s, "Question", 8); ok && n >= numQuestions {
 		return Question(n), nil
 	}
 	return 0, fmt.Errorf("unknown question %q: give %s", s, strings.Join(questionNames[:], ", "))

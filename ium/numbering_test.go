@@ -1,6 +1,9 @@
 package ium_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -50,6 +53,41 @@ func TestNumberingTables(t *testing.T) {
 			}
 		}
 	}
+}
+
+// An enumeration of Microsoft's has no gaps but behind its ranges, and does not change its
+// order from one build to the next: so a number that is wrong in one place shows.
+func TestNumberingOrder(t *testing.T) {
+	for _, n := range numberings {
+		var before map[string]uint32
+		for _, b := range n.Builds() {
+			all, err := n.All(b)
+			require.NoError(t, err)
+			numbers, used, last := map[string]uint32{}, map[uint32]bool{}, uint32(0)
+			for _, r := range all {
+				numbers[r.Name], used[r.Number] = r.Number, true
+				alone := r.Number == ium.FirstSystemCall || r.Name == "SECURESERVICE_BUGCHECK" || r.Name == "SECURESERVICE_LIMITED_MODE_SERVICE_START"
+				require.True(t, r.Marker || alone || used[r.Number-1], "%v: nothing is in front of %s, %#x", b, r.Name, r.Number)
+				if was, ok := before[r.Name]; ok && !r.Marker {
+					require.GreaterOrEqual(t, was, last, "%v: %s", b, r.Name)
+					last = was
+				}
+			}
+			before = numbers
+		}
+	}
+}
+
+// The services of build 18362 are those that commial/experiments has in
+// debugging-secure-kernel/log_securecalls/sknums.json, of which this is the sum.
+func TestNumberingSum(t *testing.T) {
+	all, err := ium.SecureServices().All(ium.Build18362)
+	require.NoError(t, err)
+	sum := sha256.New()
+	for _, r := range all {
+		fmt.Fprintf(sum, "%d %s\n", r.Number, r.Name)
+	}
+	require.Equal(t, "72145ee6be0e06a86eb5c4ca404425cf98d6659c820d255057f33e43f3fa5558", hex.EncodeToString(sum.Sum(nil)))
 }
 
 // Numbers as independent sources have them: analyses of the secure kernel that are not where

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -77,6 +78,20 @@ func (d DebugPolicy) String() string {
 
 // MarshalText returns what String does.
 func (d DebugPolicy) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText takes what String returns.
+func (d *DebugPolicy) UnmarshalText(text []byte) error {
+	if n := slices.Index(debugNames[:], string(text)); n >= 0 {
+		*d = DebugPolicy(n)
+		return nil
+	}
+	n, ok := parseUnknown(string(text), "DebugPolicy", 64)
+	if !ok {
+		return fmt.Errorf("%.64q is not a debug policy: there are %s", text, strings.Join(debugNames[:], ", "))
+	}
+	*d = DebugPolicy(n)
+	return nil
+}
 
 // Lookup returns the first entry with an id, and whether there is one. Entries of type
 // EntryOverride do not count: they say nothing but that a policy extension may bring that

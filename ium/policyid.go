@@ -66,8 +66,7 @@ func ParseEntryType(s string) (EntryType, error) {
 			return EntryType(n), nil
 		}
 	}
-	var n uint32
-	if parseNumbered(s, "EntryType", &n) {
+	if n, ok := parseUnknown(s, "EntryType", 32); ok {
 		return EntryType(n), nil
 	}
 	return 0, fmt.Errorf("%.64q is not a type of policy entries: write it as %v or EntryType(0x7)", s, EntryUInt32)
@@ -265,8 +264,7 @@ func ParsePolicyID(s string) (PolicyID, error) {
 			return PolicyID(n), nil
 		}
 	}
-	var n uint32
-	if parseNumbered(s, "PolicyID", &n) {
+	if n, ok := parseUnknown(s, "PolicyID", 32); ok {
 		return PolicyID(n), nil
 	}
 	return 0, fmt.Errorf("%.64q is not a policy id: write it as %v or PolicyID(0x2)", s, PolicyDebug)
@@ -287,13 +285,4 @@ func squeezeWithout(s, prefix string) string {
 		return ""
 	}
 	return strings.TrimPrefix(names.Squeeze(s), strings.ToLower(prefix))
-}
-
-// parseNumbered reads a number written as String does of what has no name: PolicyID(0x20).
-func parseNumbered(s, kind string, n *uint32) bool {
-	if len(s) > 64 {
-		return false
-	}
-	count, err := fmt.Sscanf(s, kind+"(%v)", n)
-	return err == nil && count == 1 && strings.HasSuffix(s, ")")
 }

@@ -91,8 +91,8 @@ func (c *Check) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	n, ok := parseUnknown(string(text), "Check")
-	if !ok || int(n) < len(checkNames) {
+	n, ok := parseUnknown(string(text), "Check", 8)
+	if !ok || n < uint64(len(checkNames)) {
 		return fmt.Errorf("unknown check %q: give not checked, holds or fails", text)
 	}
 	*c = Check(n)

@@ -69,7 +69,7 @@ func ParseSigningLevel(s string) (SigningLevel, error) {
 	if n, err := strconv.ParseUint(s, 0, 8); err == nil && n < numSigningLevels {
 		return SigningLevel(n), nil
 	}
-	if n, ok := parseUnknown(s, "SigningLevel"); ok && n >= numSigningLevels {
+	if n, ok := parseUnknown(s, "SigningLevel", 8); ok && n >= numSigningLevels {
 		return SigningLevel(n), nil
 	}
 	want := strings.TrimPrefix(names.Squeeze(s), "sesigninglevel")
@@ -93,11 +93,11 @@ func (l *SigningLevel) UnmarshalText(text []byte) (err error) {
 }
 
 // parseUnknown reads what String methods print of values without a name: Type(0x12).
-func parseUnknown(s, typ string) (uint8, bool) {
+func parseUnknown(s, typ string, bits int) (uint64, bool) {
 	inner, found := strings.CutPrefix(s, typ+"(")
 	inner, closed := strings.CutSuffix(inner, ")")
-	n, err := strconv.ParseUint(inner, 0, 8)
-	return uint8(n), found && closed && err == nil
+	n, err := strconv.ParseUint(inner, 0, bits)
+	return n, found && closed && err == nil
 }
 
 // An EKU is an extended key usage of a certificate: an object identifier in digits and

@@ -610,6 +610,8 @@ func TestMutatedSignatures(t *testing.T) {
 	})
 }
 
+// FuzzSignatures needs -fuzzminimizetime 1x: what cryptography covers is not the same each
+// time, and the fuzzer would take a minute for each input to make it smaller.
 func FuzzSignatures(f *testing.F) {
 	for _, b := range images(f) {
 		f.Add(b)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -237,6 +238,37 @@ func TestTrustletProgress(t *testing.T) {
 	r = &trustletRun{out: &out, errOut: &errOut, files: maxTrustletFiles - 1}
 	require.Equal(t, 1, r.run([]string{filepath.Join(s.dir, "top")}))
 	require.Contains(t, errOut.String(), "name smaller directories")
+}
+
+// unread fails a test that reads it.
+type unread struct{ t *testing.T }
+
+func (u unread) ReadAt([]byte, int64) (int, error) {
+	u.t.Error("a file without a size is read, which may wait")
+	return 0, io.EOF
+}
+
+func TestTrustletWithoutSize(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "empty")
+	require.NoError(t, os.WriteFile(name, nil, 0o600))
+	info, err := os.Stat(name)
+	require.NoError(t, err)
+	require.False(t, startsMZ(unread{t}, info))
+}
+
+// Files of /sys are not as long as they say. They are no images, and no mistakes.
+func TestTrustletShortFiles(t *testing.T) {
+	const dir = "/sys/kernel/mm/transparent_hugepage"
+	b, err := os.ReadFile(filepath.Join(dir, "enabled"))
+	info, err2 := os.Stat(filepath.Join(dir, "enabled"))
+	if err != nil || err2 != nil || int64(len(b)) >= info.Size() {
+		t.Skip("needs a file of /sys that is shorter than it says")
+	}
+	var out, errOut bytes.Buffer
+	r := &trustletRun{out: &out, errOut: &errOut, every: time.Hour}
+	require.Zero(t, r.run([]string{dir}), errOut.String())
+	require.Empty(t, errOut.String())
+	require.Equal(t, r.files, r.broken)
 }
 
 // full is a writer that has room for some writes.
