@@ -4,7 +4,8 @@
 # Makes the Linux guest in .build/linux, from Debian's packages: vmlinuz, the kernel
 # as it is; and initrd, a ramdisk of busybox, examples/linux/init, the program and
 # the kernel module that attack. Nothing is installed but a compiler, if there is
-# none. The same packages, sources and Go release make the same files.
+# none. The same packages, sources and Go release make the same files. The status is
+# 3 if the packages cannot be fetched.
 set -eu
 cd "$(dirname "$0")/.."
 scripts/setup.sh 'to build a kernel module' gcc make binutils
@@ -13,7 +14,7 @@ build=$PWD/.build/linux
 debs=$build/debs
 mkdir -p "$build"
 echo "linux: Debian's packages" >&2
-scripts/debs.sh "$debs" linux-image-cloud-amd64 linux-headers-cloud-amd64 busybox-static
+scripts/debs.sh "$debs" linux-image-cloud-amd64 linux-headers-cloud-amd64 busybox-static || exit 3
 
 # debs.sh has left one kernel there, the newest.
 kernel=$(echo "$debs"/boot/vmlinuz-*)

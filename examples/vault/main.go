@@ -13,8 +13,8 @@
 //	16    4080   data; becomes the answer
 //
 // With the first of these calls VTL0's kernel is up, and vault guards registers that a kernel
-// does not change any more. What else enters VTL1 are intercepts: VTL0 has tried what VTL1 has forbidden. Vault says so,
-// and raises #GP where it was tried.
+// does not change any more. What else enters VTL1 are intercepts: VTL0 has tried what VTL1 has
+// forbidden. Vault says so, and raises #GP where it was tried.
 package main
 
 import (
@@ -79,6 +79,7 @@ type vault struct {
 	assist   hypercall.VpAssistPage
 	messages hypercall.MessagePage
 	own      []ring0.Range
+	open     bool   // VTL0 keeps its rights to this level's memory
 	top      uint64 // where VTL0's memory ends
 	guards   bool
 	names    []string
@@ -87,8 +88,9 @@ type vault struct {
 
 func main() {
 	top := flag.Uint64("top", 0, "the guest-physical `address` at which VTL0's memory ends")
+	open := flag.Bool("unprotected", false, "leave out the call that hides this program: the attacks are successful")
 	flag.Parse()
-	status, err := run(*top)
+	status, err := run(*top, *open)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "vault:", err)
 		os.Exit(1)
@@ -96,12 +98,12 @@ func main() {
 	os.Exit(status)
 }
 
-func run(top uint64) (int, error) {
+func run(top uint64, open bool) (int, error) {
 	if !ring0.Active() {
 		return 0, errors.New("this program runs in VTL1: build it with CGO_ENABLED=0 and give it to minihv -vtl1")
 	}
 	runtime.LockOSThread()
-	v := &vault{top: top}
+	v := &vault{top: top, open: open}
 	if err := v.setUp(); err != nil {
 		return 0, err
 	}
@@ -170,7 +172,7 @@ func (v *vault) setUp() error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("VTL1 has %d pages, which VTL0 cannot reach now; SHA-256 of its key is %x\n", n, v.sum)
+	fmt.Printf("VTL0 has lost all rights to %d pages; SHA-256 of the key there is %x\n", n, v.sum)
 	return nil
 }
 
@@ -195,6 +197,9 @@ func (v *vault) hide() (pages int, err error) {
 			continue
 		}
 		v.own = append(v.own, r)
+		if v.open {
+			continue
+		}
 		for page := r.Start >> pageShift; page < r.End>>pageShift; page++ {
 			list = binary.LittleEndian.AppendUint64(list, page)
 			if pages++; len(list)/8-in.Size()/8 == most {
@@ -346,6 +351,11 @@ func (v *vault) note(format string, args ...any) {
 	fmt.Println("refused:", name)
 }
 
+// verb is the last word of an access type's name.
+func verb(t hypercall.InterceptAccessType) string {
+	return strings.ToLower(strings.TrimPrefix(t.String(), "HvInterceptAccess"))
+}
+
 // refuse looks what VTL0 has tried, and has it take #GP.
 func (v *vault) refuse() error {
 	var m hypercall.Message
@@ -361,11 +371,11 @@ func (v *vault) refuse() error {
 	var reg hypercall.RegisterIntercept
 	switch {
 	case m.Header.Type == hypercall.MessageGpaIntercept && m.GetPayload(&memory):
-		v.note("%v of %#x by code at %#x", memory.Header.AccessType, memory.GPA, memory.Header.RIP)
+		v.note("%s of %#x by code at %#x", verb(memory.Header.AccessType), memory.GPA, memory.Header.RIP)
 	case m.Header.Type == hypercall.MessageMsrIntercept && m.GetPayload(&msr):
-		v.note("%v of MSR %#x with %#x by code at %#x", msr.Header.AccessType, msr.MSR, msr.RDX<<32|msr.RAX&0xffffffff, msr.Header.RIP)
+		v.note("%s of MSR %#x with %#x by code at %#x", verb(msr.Header.AccessType), msr.MSR, msr.RDX<<32|msr.RAX&0xffffffff, msr.Header.RIP)
 	case m.Header.Type == hypercall.MessageRegisterIntercept && m.GetPayload(&reg):
-		v.note("%v of %v with %#x by code at %#x", reg.Header.AccessType, reg.Register, reg.Value.Low, reg.Header.RIP)
+		v.note("%s of %v with %#x by code at %#x", verb(reg.Header.AccessType), reg.Register, reg.Value.Low, reg.Header.RIP)
 	default:
 		v.note("%v", m.Header.Type)
 	}

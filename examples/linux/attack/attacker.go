@@ -60,9 +60,10 @@ type machine interface {
 	// vmcall executes VMCALL outside of ring 0, in a process of its own, and tells
 	// whether a signal ended it.
 	vmcall() (died bool, err error)
-	// pread and pwrite access physical memory through /dev/mem.
+	// pread reads physical memory through /dev/mem.
 	pread(p []byte, address uint64) error
-	pwrite(p []byte, address uint64) error
+	// pwrite has a process of its own write it so, and tells whether a signal ended it.
+	pwrite(p []byte, address uint64) (died bool, err error)
 	// mapped calls f with the page of physical memory at address, mapped through
 	// /dev/mem, and tells whether that ended in a signal. An error means that it
 	// was not mapped.
@@ -82,6 +83,8 @@ type attacker struct {
 	out  io.Writer
 	vtl1 span
 	soak uint64
+	// samples is how many pages of a range are attacked.
+	samples uint64
 
 	booted   string // what the kernel has logged before
 	holes    []span // addresses at which there is nothing, for all that Linux knows

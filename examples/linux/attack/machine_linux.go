@@ -11,6 +11,23 @@ import (
 	"unsafe"
 )
 
+// console is standard output, on which a line is out before the next thing is done: the kernel
+// writes to the same serial port at once, and the machine may end at any time.
+type console struct{}
+
+func (console) Write(p []byte) (int, error) {
+	n, err := os.Stdout.Write(p)
+	drain()
+	return n, err
+}
+
+// drain waits until all that was printed is out.
+func drain() {
+	const tcsbrk = 0x5409 // as tcdrain does it: with an argument that is not 0
+	// The error is that standard output is no terminal, which keeps nothing back.
+	_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, os.Stdout.Fd(), tcsbrk, 1)
+}
+
 // A guest is the Linux that this program runs in.
 type guest struct {
 	device *os.File // the module's
@@ -54,7 +71,7 @@ type action [4]uint64
 // alone runs a system call, or VMCALL if there is none, in a process that is a copy of this
 // one with one thread, and tells whether a signal ended it. An oops ends a thread, not a
 // process: with more threads the others would go on and wait for it.
-func alone(trap, a1, a2, a3 uintptr) (died bool, err error) {
+func alone(trap, a1, a2, a3, a4 uintptr) (died bool, err error) {
 	var byDefault action
 	runtime.LockOSThread()
 	pid, _, errno := syscall.RawSyscall(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0)
@@ -64,7 +81,7 @@ func alone(trap, a1, a2, a3 uintptr) (died bool, err error) {
 			syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
 		}
 		if trap != 0 {
-			_, _, errno = syscall.RawSyscall(trap, a1, a2, a3)
+			_, _, errno = syscall.RawSyscall6(trap, a1, a2, a3, a4, 0, 0)
 		} else {
 			vmcall()
 		}
@@ -90,19 +107,21 @@ func alone(trap, a1, a2, a3 uintptr) (died bool, err error) {
 }
 
 func (g *guest) doomed(r *request) (bool, error) {
-	died, err := alone(syscall.SYS_IOCTL, g.device.Fd(), doRequest, uintptr(unsafe.Pointer(r)))
+	died, err := alone(syscall.SYS_IOCTL, g.device.Fd(), doRequest, uintptr(unsafe.Pointer(r)), 0)
 	runtime.KeepAlive(r)
 	return died, err
 }
 
-func (g *guest) vmcall() (bool, error) { return alone(0, 0, 0, 0) }
+func (g *guest) vmcall() (bool, error) { return alone(0, 0, 0, 0, 0) }
 
 func (g *guest) pread(p []byte, address uint64) error {
 	return short(syscall.Pread(int(g.mem.Fd()), p, int64(address)))
 }
 
-func (g *guest) pwrite(p []byte, address uint64) error {
-	return short(syscall.Pwrite(int(g.mem.Fd()), p, int64(address)))
+func (g *guest) pwrite(p []byte, address uint64) (bool, error) {
+	died, err := alone(syscall.SYS_PWRITE64, g.mem.Fd(), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), uintptr(address))
+	runtime.KeepAlive(p)
+	return died, err
 }
 
 // short makes an error of a transfer of nothing.

@@ -135,16 +135,18 @@ func callStep(a *attacker) (string, error) {
 	return fmt.Sprintf("ok: HMAC %x...", macs[0][:8]), nil
 }
 
-// samples is how many pages of a range are attacked.
-const samples = 64
-
 // pattern is what is written where nothing should be written.
 const pattern = 0x5645525f4d41_4544
 
 // onVTL1 makes an attempt at pages of VTL1's memory. Each is one access, of which VTL1
 // is told.
 func onVTL1(a *attacker, attempt func(address uint64) (string, error)) (string, error) {
-	return each(a.vtl1.pages(samples), func(address uint64) (string, error) {
+	return a.onPages(a.samples, attempt)
+}
+
+// onPages is onVTL1 with as many pages as it is told.
+func (a *attacker) onPages(n uint64, attempt func(address uint64) (string, error)) (string, error) {
+	return each(a.vtl1.pages(n), func(address uint64) (string, error) {
 		way, err := attempt(address)
 		if err == nil {
 			a.accesses++
@@ -163,10 +165,17 @@ func devmemRead(a *attacker) (string, error) {
 	})
 }
 
+// devmemWrite: Linux copies to the page and, when that faults, clears what it has not copied
+// to. It does not expect that the page faults and not the source, and this second access is an
+// oops. Its fifty lines are a reason to try one page only.
 func devmemWrite(a *attacker) (string, error) {
-	return onVTL1(a, func(address uint64) (string, error) {
-		if err := a.pwrite(binary.LittleEndian.AppendUint64(nil, pattern), address); err != nil {
+	return a.onPages(1, func(address uint64) (string, error) {
+		died, err := a.pwrite(binary.LittleEndian.AppendUint64(nil, pattern), address)
+		switch {
+		case err != nil:
 			return err.Error(), nil
+		case died:
+			return "an oops of the attacker alone", nil
 		}
 		return "", fmt.Errorf("/dev/mem could be written at %#x", address)
 	})
@@ -198,7 +207,7 @@ func devmemMap(a *attacker, write bool) (string, error) {
 func onHoles(a *attacker, attempt func(address uint64) (string, error)) (string, error) {
 	var list []uint64
 	for _, h := range a.holes {
-		list = append(list, h.pages(samples)...)
+		list = append(list, h.pages(a.samples)...)
 	}
 	return each(list, attempt)
 }
@@ -726,15 +735,17 @@ func proof(a *attacker) (string, error) {
 		return "", fmt.Errorf("the proof has %d bytes, fewer than %d", len(answer), hmacSize+4)
 	}
 	messages := binary.LittleEndian.Uint32(answer[hmacSize:])
-	names := strings.TrimSpace(string(answer[hmacSize+4:]))
-	for line := range strings.Lines(names) {
-		fmt.Fprintf(a.out, "vtx: VTL1 was told: %.200q\n", strings.TrimSpace(line))
-	}
 	if !bytes.Equal(answer[:hmacSize], want) {
 		return "", fmt.Errorf("the proof is %x, not %x", answer[:hmacSize], want)
 	}
 	if messages < a.accesses {
 		return "", fmt.Errorf("VTL1 was told of %d accesses, but %d were refused", messages, a.accesses)
 	}
-	return fmt.Sprintf("ok: the key is whole; %d intercepts", messages), nil
+	// Their names, as many as VTL1 keeps, begin with what it was that was tried.
+	var kinds tally
+	for name := range strings.Lines(string(answer[hmacSize+4:])) {
+		kind, _, _ := strings.Cut(strings.TrimSpace(name), " ")
+		kinds.add(fmt.Sprintf("%.40q", kind))
+	}
+	return fmt.Sprintf("ok: the key is whole; VTL1 was told of %d attempts, the first of them %v", messages, &kinds), nil
 }
