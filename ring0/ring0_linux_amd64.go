@@ -213,7 +213,7 @@ func WaitInterrupt(vector uint8, timeout time.Duration) (int, error) {
 
 // SetVector makes the processor enter handler on a vector, in place of the
 // kernel. The handler is machine code, entered with interrupts off on the
-// kernel's trap stack with the frame of SDM Vol. 3A 6.14.2 (and the error code,
+// kernel's trap stack, for vector 2 on that of NMIs, with the frame of SDM Vol. 3A 6.14.2 (and the error code,
 // where the exception has one); it must keep every register, must not call Go,
 // and must end with IRETQ. Vectors that the Go runtime lives on (0, 6, 13 and 14,
 // and the timer) are best left alone. After LendInterrupts only exceptions can have

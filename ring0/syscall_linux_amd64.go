@@ -313,7 +313,11 @@ func serve(t *thread, nr, a, b, c, d, e uint64) int64 {
 		if lent && a >= 32 {
 			return -ePERM
 		}
-		setGate(a, b, istTrap)
+		ist := uint64(istTrap)
+		if a == vectorNMI { // which can arrive while that stack is in use
+			ist = istNMI
+		}
+		setGate(a, b, ist)
 		return 0
 	case callLendInterrupts:
 		return sysLendInterrupts()

@@ -15,6 +15,7 @@ bochs=yes
 scripts/setup.sh 'to boot programs' bochs bochsbios vgabios || bochs=
 scripts/setup.sh 'for the rest of the tests' binutils gcc libc6-dev qemu-system-x86 seabios \
 	grub-common grub-pc-bin xorriso mtools || echo 'the tests that need those are skipped'
+[ -z "$bochs" ] || scripts/guests.sh || echo 'SKIP  memtest86+ and iPXE cannot be had: the test that boots them is skipped'
 
 build=$PWD/.build
 mkdir -p "$build"

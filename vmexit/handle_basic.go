@@ -3,7 +3,6 @@ package vmexit
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"math/bits"
 
 	"github.com/govtx/vtx/asm"
@@ -218,7 +217,7 @@ func (m *GuestMemory) operand(x *Exit, o MemoryOperand, size int, write bool) (a
 	}
 	at, event, err := m.place(x, a.Addressing, a.Linear, size, write)
 	if err != nil {
-		return at, a, x.Fail(fmt.Errorf("vmexit: %v at RIP %#x: %w", x.Reason(), x.Guest.RIP, err)), false
+		return at, a, x.memoryError(x.Reason().String(), err), false
 	}
 	if event.Info.Valid() {
 		return at, a, x.raise(event), false
@@ -233,7 +232,7 @@ func (m *GuestMemory) load(x *Exit, o MemoryOperand, size int) (a Address, out O
 		return a, out, false
 	}
 	if err := m.read(x, &at); err != nil {
-		return a, x.Fail(fmt.Errorf("vmexit: %v at RIP %#x: %w", x.Reason(), x.Guest.RIP, err)), false
+		return a, x.memoryError(x.Reason().String(), err), false
 	}
 	return a, Resume, true
 }
@@ -247,7 +246,7 @@ func (m *GuestMemory) store(x *Exit, o MemoryOperand, size int) Outcome {
 	}
 	x.buffer = kept // Translate may have used it
 	if err := m.write(x, &at); err != nil {
-		return x.Fail(fmt.Errorf("vmexit: %v at RIP %#x: %w", x.Reason(), x.Guest.RIP, err))
+		return x.memoryError(x.Reason().String(), err)
 	}
 	return Resume
 }

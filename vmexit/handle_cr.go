@@ -2,6 +2,7 @@ package vmexit
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/govtx/vtx/asm"
@@ -11,10 +12,27 @@ import (
 // PhysicalMemory is a guest's physical memory, as package emulate has it too.
 type PhysicalMemory interface {
 	// ReadPhysical fills p with the bytes from a guest-physical address on,
-	// WritePhysical stores them. An error says that there is no memory. p has 1 to 16
-	// bytes, which are in one page of 4 KiB; it is not valid after the call.
+	// WritePhysical stores them. An error says that there is no memory, and ends the run
+	// unless it is a Refusal. p has 1 to 16 bytes, which are in one page of 4 KiB; it is not
+	// valid after the call.
 	ReadPhysical(gpa uint64, p []byte) error
 	WritePhysical(gpa uint64, p []byte) error
+}
+
+// A Refusal is an error of PhysicalMemory or Translate that does not end the run: Refuse
+// says how the guest goes on, as the handler of an EPT violation by the access would.
+type Refusal interface {
+	error
+	Refuse(x *Exit) Outcome
+}
+
+// memoryError is what becomes of an exit whose handler cannot access the guest's memory.
+func (x *Exit) memoryError(what string, err error) Outcome {
+	var r Refusal
+	if errors.As(err, &r) {
+		return r.Refuse(x)
+	}
+	return x.Fail(fmt.Errorf("vmexit: %s at RIP %#x: %w", what, x.Guest.RIP, err))
 }
 
 // ControlRegisters handle what a guest does to its control registers: MOV to and from
@@ -353,7 +371,7 @@ func (c *ControlRegisters) loadPDPTEs(x *Exit, cr3 uint64) (o Outcome, ok bool) 
 	for i := range entries {
 		p := x.buffer[:8]
 		if err := c.Memory.ReadPhysical(cr3&0xffffffe0+uint64(8*i), p); err != nil {
-			return x.Fail(fmt.Errorf("vmexit: the guest's page-directory pointers at CR3 0x%x: %w", cr3, err)), false
+			return x.memoryError(fmt.Sprintf("the guest's page-directory pointers for CR3 0x%x,", cr3), err), false
 		}
 		e := binary.LittleEndian.Uint64(p)
 		const present, reserved = 1, 0x1e6

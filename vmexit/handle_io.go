@@ -20,7 +20,8 @@ type PortDevice interface {
 
 // Translate returns the guest-physical address for a linear one, as the guest's paging
 // has it for a data access at its privilege level. Ok is false if the guest is to take a
-// #PF with the error code that it returns. An error ends the run. See package emulate.
+// #PF with the error code that it returns. An error ends the run unless it is a [Refusal]. See
+// package emulate.
 type Translate func(x *Exit, linear uint64, write bool) (gpa uint64, code uint32, ok bool, err error)
 
 // GuestMemory is a guest's memory by linear addresses.
@@ -128,7 +129,7 @@ func (p *Ports) Handler() Handler {
 }
 
 func (x *Exit) portError(q IOQualification, err error) Outcome {
-	return x.Fail(fmt.Errorf("vmexit: %v at RIP %#x: %w", q, x.Guest.RIP, err))
+	return x.memoryError(q.String(), err)
 }
 
 // str handles INS and OUTS, with or without REP (SDM Vol. 2A INS, 2B OUTS, REP). It
@@ -183,12 +184,12 @@ func (p *Ports) str(x *Exit, q IOQualification) Outcome {
 		at, event, err := p.Memory.place(x, a, a.Linear(segment, content.Base, offset), size, q.In())
 		switch {
 		case err != nil:
-			return x.portError(q, err)
+			return p.failed(x, done, q, err)
 		case event.Info.Valid():
 			return p.again(x, done, event)
 		}
 		if err := p.move(x, q, &at); err != nil {
-			return x.portError(q, err)
+			return p.failed(x, done, q, err)
 		}
 		*index = merge(*index, *index+step, bits)
 		if q.REP() {
@@ -204,7 +205,7 @@ func (p *Ports) str(x *Exit, q IOQualification) Outcome {
 		x.trap()
 	}
 	x.setFlags(g.RFLAGS | asm.FlagRF)
-	x.setInterruptibility(g.Interruptibility &^ (vmcs.BlockingBySTI | vmcs.BlockingByMOVSS))
+	x.begun(limit)
 	return Hold
 }
 
@@ -213,10 +214,22 @@ var errNoStringMemory = fmt.Errorf("INS and OUTS need Ports.Memory")
 // again raises an exception in the middle of a string instruction. The iterations before
 // it are done.
 func (p *Ports) again(x *Exit, done uint64, event vmcs.Event) Outcome {
+	x.begun(done)
+	return x.raise(event)
+}
+
+// failed is again for an error.
+func (p *Ports) failed(x *Exit, done uint64, q IOQualification, err error) Outcome {
+	x.begun(done)
+	return x.portError(q, err)
+}
+
+// begun notes that iterations of a string instruction are done: the instruction before has
+// no effect on interrupts any more.
+func (x *Exit) begun(done uint64) {
 	if done > 0 {
 		x.setInterruptibility(x.Guest.Interruptibility &^ (vmcs.BlockingBySTI | vmcs.BlockingByMOVSS))
 	}
-	return x.raise(event)
 }
 
 // merge returns a register whose low bits, 16, 32 or 64, have been set. A 32-bit result

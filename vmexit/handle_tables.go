@@ -106,7 +106,7 @@ func (m *GuestMemory) operand16(x *Exit) (short bool, out Outcome, ok bool) {
 		}
 		switch {
 		case err != nil:
-			return false, x.Fail(fmt.Errorf("vmexit: the instruction at RIP %#x: %w", x.Guest.RIP, err)), false
+			return false, x.memoryError("the instruction", err), false
 		case event.Info.Valid():
 			return false, x.raise(event), false
 		}
@@ -154,7 +154,7 @@ func (m *GuestMemory) loadSystem(x *Exit, register vmcs.SegmentRegister, selecto
 	}
 	switch {
 	case err != nil:
-		return x.Fail(fmt.Errorf("vmexit: the guest's GDT at %#x: %w", linear, err))
+		return x.memoryError(fmt.Sprintf("the guest's GDT at %#x,", linear), err)
 	case event.Info.Valid():
 		return x.raise(event)
 	}
@@ -183,7 +183,7 @@ func (m *GuestMemory) loadSystem(x *Exit, register vmcs.SegmentRegister, selecto
 		}
 		switch {
 		case err != nil:
-			return x.Fail(fmt.Errorf("vmexit: the guest's GDT at %#x: %w", linear, err))
+			return x.memoryError(fmt.Sprintf("the guest's GDT at %#x,", linear), err)
 		case event.Info.Valid():
 			return x.raise(event)
 		}

@@ -648,3 +648,72 @@ func TestTrace(t *testing.T) {
 	}
 	require.Equal(t, []string{"PAUSE: resume", "VMXON: hold", "HLT: stop", "Basic(65520): stop"}, seen)
 }
+
+// A refuser is memory that refuses all that is beyond its end, as a Refusal.
+type refuser struct{ *double }
+
+type refused struct {
+	error
+	gpa uint64
+}
+
+func (r *refused) Refuse(x *vmexit.Exit) vmexit.Outcome { return x.Raise(vmcs.VectorMC, 0) }
+
+func refuse(gpa uint64, err error) error {
+	if err != nil {
+		err = &refused{err, gpa}
+	}
+	return err
+}
+
+func (r refuser) ReadPhysical(gpa uint64, p []byte) error {
+	return refuse(gpa, r.double.ReadPhysical(gpa, p))
+}
+
+func (r refuser) WritePhysical(gpa uint64, p []byte) error {
+	return refuse(gpa, r.double.WritePhysical(gpa, p))
+}
+
+func (r refuser) translate(x *vmexit.Exit, linear uint64, write bool) (uint64, uint32, bool, error) {
+	if linear == 0x666000 {
+		return 0, 0, false, &refused{errNoMemory, linear}
+	}
+	return r.double.translate(x, linear, write)
+}
+
+// Memory that is not there ends the run, unless its error says what else is to be done.
+func TestRefusal(t *testing.T) {
+	const outs, ins = 1<<4 | 8<<16, 1<<4 | 1<<3 | 8<<16 // one byte, port 8
+	const bits64 = 2 << 7                               // addresses in instruction information
+	for _, tt := range []struct {
+		name                  string
+		reason                vmexit.Basic
+		qualification, linear uint64
+		information           uint32
+	}{
+		{"OUTS", vmexit.IOInstruction, outs, 0x5000, bits64 | 3<<15},
+		{"INS", vmexit.IOInstruction, ins, 0x5000, bits64},
+		{"OUTS, page tables", vmexit.IOInstruction, outs, 0x666000, bits64 | 3<<15},
+		{"LGDT", vmexit.GDTRIDTRAccess, 0x5000, 0, bits64 | 3<<15 | 1<<22 | 1<<27 | 2<<28},
+		{"INVPCID", vmexit.INVPCID, 0x5000, 0, bits64 | 3<<15 | 1<<22 | 1<<27},
+	} {
+		for _, refuses := range []bool{false, true} {
+			d := newDouble(t).long()
+			c := d.config()
+			if refuses {
+				r := refuser{d}
+				c.Memory = &vmexit.GuestMemory{Physical: r, Translate: r.translate}
+			}
+			d.exit(tt.reason, tt.qualification, tt.information)
+			d.Guest.Regs[asm.RSI], d.Guest.Regs[asm.RDI] = tt.linear, tt.linear
+			o := vmexit.Defaults(c).Build().Dispatch(d.Exit)
+			if refuses {
+				require.Equal(t, vmexit.Hold, o, "%s: %v", tt.name, d.Err())
+				require.Equal(t, vmcs.VectorMC, d.injected().Info.Vector(), tt.name)
+			} else if tt.linear != 0x666000 {
+				require.Equal(t, vmexit.Stop, o, tt.name)
+				require.ErrorIs(t, d.Err(), errNoMemory)
+			}
+		}
+	}
+}

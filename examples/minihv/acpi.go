@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 )
 
 // acpi is what a hypervisor that gives its machine away has to know from the firmware's ACPI
@@ -16,7 +15,10 @@ type acpi struct {
 	smi     uint16    // SMI command port; 0: none
 	blocks  []ioBlock // fixed registers at I/O ports
 	control uint16    // PM1a control register, where the machine is turned off; 0: none
-	windows []uint64  // pages with the registers of devices
+
+	localAPIC uint64 // pages with the registers of interrupt controllers
+	ioAPICs   []uint64
+	others    []uint64 // and of other devices
 }
 
 // An ioBlock is some I/O ports.
@@ -50,8 +52,6 @@ func readACPI(memory func(address uint64, n int) ([]byte, error)) (*acpi, error)
 				return nil, err
 			}
 		}
-		slices.Sort(a.windows)
-		a.windows = slices.Compact(a.windows)
 		return a, nil
 	}
 	return nil, errACPI
@@ -84,7 +84,7 @@ func checksum(b []byte) (s byte) {
 // read takes what there is to know from a table.
 func (a *acpi) read(t []byte) error {
 	u32 := binary.LittleEndian.Uint32
-	window := func(address uint32) { a.windows = append(a.windows, uint64(address)&^(pageSize-1)) }
+	page := func(at int) uint64 { return uint64(u32(t[at:])) &^ (pageSize - 1) }
 	switch string(t[:4]) {
 	case "FACP": // 5.2.9
 		if len(t) < 116 {
@@ -106,20 +106,20 @@ func (a *acpi) read(t []byte) error {
 		if len(t) < 44 {
 			return fmt.Errorf("%w: the MADT has %d bytes", errACPI, len(t))
 		}
-		window(u32(t[36:]))
-		for rest := t[44:]; len(rest) >= 2; {
-			n := int(rest[1])
-			if n < 2 || n > len(rest) {
+		a.localAPIC = page(36)
+		for at := 44; at+2 <= len(t); {
+			n := int(t[at+1])
+			if n < 2 || n > len(t)-at {
 				return fmt.Errorf("%w: an entry of the MADT has %d bytes", errACPI, n)
 			}
-			if rest[0] == 1 && n >= 12 { // an I/O APIC
-				window(u32(rest[4:]))
+			if t[at] == 1 && n >= 12 { // an I/O APIC
+				a.ioAPICs = append(a.ioAPICs, page(at+4))
 			}
-			rest = rest[n:]
+			at += n
 		}
 	case "HPET": // IA-PC HPET specification 1.0a, 3.2.4
 		if len(t) >= 56 {
-			window(u32(t[44:]))
+			a.others = append(a.others, page(44))
 		}
 	}
 	return nil

@@ -61,8 +61,8 @@ func TestReadACPI(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, &acpi{
 		root: 0xe0100, smi: 0xb2, control: 0xb004,
-		blocks:  []ioBlock{{0xb000, 0xb003}, {0xb004, 0xb005}, {0xb008, 0xb00b}, {0xafe0, 0xafe3}},
-		windows: []uint64{0xfec00000, 0xfed00000, 0xfee00000},
+		blocks:    []ioBlock{{0xb000, 0xb003}, {0xb004, 0xb005}, {0xb008, 0xb00b}, {0xafe0, 0xafe3}},
+		localAPIC: 0xfee00000, ioAPICs: []uint64{0xfec00000}, others: []uint64{0xfed00000},
 	}, a)
 
 	f := newFirmware()
@@ -111,7 +111,7 @@ func TestPortsRefuse(t *testing.T) {
 		{"keyboard controller: reset pulse", func() error { return new(keyboard).Out(0x64, 1, 0xfe) }, errReset},
 		{"keyboard controller: pulses on other lines", func() error { return new(keyboard).Out(0x64, 1, 0xff) }, nil},
 		{"keyboard controller: A20 off", func() error { return new(keyboard).Out(0x64, 1, 0xdd) }, nil},
-		{"keyboard controller: output port with reset", func() error { return (&keyboard{output: true}).Out(0x60, 1, 0x02) }, errReset},
+		{"keyboard controller: output port with reset", func() error { return (&keyboard{command: 0xd1}).Out(0x60, 1, 0x02) }, errReset},
 		{"keyboard controller: two bytes", func() error { return new(keyboard).Out(0x64, 2, 0xfe) }, nil},
 		{"port A: reset", func() error { return fastA20{}.Out(0x92, 1, 1) }, errReset},
 		{"port A: A20 off", func() error { return fastA20{}.Out(0x92, 1, 0) }, nil},

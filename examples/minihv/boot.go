@@ -19,8 +19,10 @@ import (
 
 // A linux is what is to be booted: names of boot modules, and the guest's memory in MiB.
 type linux struct {
-	kernel, ramdisk, command, secure string
-	memory                           uint64
+	kernel, ramdisk, command string
+
+	secure string // with arguments behind it, between blanks
+	memory uint64
 
 	until string // what the guest is to show on its display
 	limit uint64 // instructions
@@ -31,13 +33,25 @@ var errShown = errors.New("the guest shows what it was to show")
 // tick is the handler of the VMX-preemption timer, which strikes now and then.
 func (l *linux) tick(x *vmexit.Exit) vmexit.Outcome {
 	x.Write(vmcs.PreemptionTimerValue, tickEvery)
+	processorOf(x).forwardNMI(x)
 	if l.until != "" && strings.Contains(screen(), l.until) {
 		return x.Fail(errShown)
 	}
+	return l.watch(x, vmexit.Hold)
+}
+
+// watch ends the run if the guest has had its time.
+func (l *linux) watch(x *vmexit.Exit, o vmexit.Outcome) vmexit.Outcome {
 	if l.limit != 0 && asm.RDTSC() > l.limit {
 		return x.Fail(fmt.Errorf("the guest has taken more than %d instructions, and shows:\n%s", l.limit, screen()))
 	}
-	return vmexit.Hold
+	return o
+}
+
+// watchExceptions is the layer over exceptions: while one raises the next, the timer does not
+// strike.
+func (l *linux) watchExceptions(_ vmexit.Basic, below vmexit.Handler) vmexit.Handler {
+	return func(x *vmexit.Exit) vmexit.Outcome { return l.watch(x, below(x)) }
 }
 
 // tickEvery is how often, in units of the timer: powers of two of the time-stamp counter.
@@ -79,7 +93,7 @@ func module(name string) ([]byte, error) {
 }
 
 // run boots the kernel and returns when the guest has turned its machine off.
-func (l *linux) run() error {
+func (l *linux) run() (err error) {
 	if !ring0.Active() {
 		return errors.New("this program runs in ring 0: build it with CGO_ENABLED=0 and boot it with 'vtx boot'")
 	}
@@ -94,6 +108,7 @@ func (l *linux) run() error {
 		return err
 	}
 	var ramdisk []byte
+	l.secure = strings.TrimSpace(l.secure)
 	if l.ramdisk != "" {
 		if ramdisk, err = module(l.ramdisk); err != nil {
 			return err
@@ -107,11 +122,16 @@ func (l *linux) run() error {
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer func() {
+		if !errors.Is(err, errInit) { // which could wait for the end of VMX operation
+			leave()
+		}
+	}()
 	pc, err := newPC(caps, l.memory<<20)
 	if err != nil {
 		return err
 	}
+	defer pc.free()
 	list := pc.memoryMap(l.secure != "", kernel.real)
 	for _, e := range list {
 		fmt.Printf("guest      %v\n", ring0.Range{Start: e.gpa, End: e.gpa + e.size, Kind: e.kind})
@@ -132,11 +152,12 @@ func (l *linux) run() error {
 		if kernel.real {
 			return errors.New("only a kernel that begins in 64-bit mode can have VTL1 enabled before it: leave -vtl1 out")
 		}
-		file, err := module(l.secure)
+		name, args := strings.Fields(l.secure)[0], strings.Fields(l.secure)[1:]
+		file, err := module(name)
 		if err != nil {
 			return err
 		}
-		if err := pc.placeSecure(l.secure, file, ram); err != nil {
+		if err := pc.placeSecure(name, args, file, ram); err != nil {
 			return err
 		}
 	}
@@ -146,14 +167,14 @@ func (l *linux) run() error {
 	}
 	defer m.free()
 	count := newCounter()
-	m.builder.Handle(vmexit.PreemptionTimer, l.tick)
+	m.builder.Handle(vmexit.PreemptionTimer, l.tick).Over(vmexit.ExceptionOrNMI, l.watchExceptions)
 	m.watch(count.layer)
 	first := m.processors[0].current
 	if l.secure != "" {
 		first.Regs[asm.R12] = lowInput
 	}
 	first.Regs[asm.RBX], first.Regs[asm.RSI], first.Regs[asm.RDI] = entry, lowParams, lowPage
-	if err := ring0.LendInterrupts(); err != nil {
+	if err := errors.Join(ring0.LendInterrupts(), ring0.SetVector(uint8(vmcs.VectorNMI), nmiVector())); err != nil {
 		return err
 	}
 	fmt.Printf("guest      kernel at %#x, %d instructions since power-on\n", entry, asm.RDTSC())
@@ -161,8 +182,11 @@ func (l *linux) run() error {
 	count.print(os.Stdout)
 	var secure secureEnd
 	switch {
-	case errors.As(err, &secure) && secure.status == 0 && l.until == "":
-		fmt.Println("guest     ", err)
+	case errors.As(err, &secure) && l.until == "":
+		if secure.status != 0 {
+			return secure
+		}
+		fmt.Println("guest     ", secure)
 		return nil
 	case errors.Is(err, errPowerOff) && l.until == "" && l.secure == "":
 		fmt.Println("guest      turned off")

@@ -42,12 +42,18 @@ func (m *vm) newExits(cpuid *vmexit.CPUIDPolicy) *vmexit.Builder {
 		MSRs:             m.msrs,
 		Ports:            ports,
 		Hypercall:        vmcall,
+		NMI:              nmi,
 		Violation:        violation,
 		Halt: func(x *vmexit.Exit) bool {
+			if m.pc != nil {
+				x.Fail(errHalted)
+			}
 			processorOf(x).halted = true
 			return false
 		},
 	}).
+		Handle(vmexit.INIT, func(x *vmexit.Exit) vmexit.Outcome { return x.Fail(errInit) }).
+		Handle(vmexit.MWAIT, vmexit.UndefinedOpcode).Handle(vmexit.MONITOR, vmexit.UndefinedOpcode).
 		Over(vmexit.CRAccess, guardCR).
 		Over(vmexit.XSETBV, guardXCR0).
 		Over(vmexit.RDMSR, guardRDMSR).
@@ -63,19 +69,17 @@ func processorOf(x *vmexit.Exit) *processor { return x.Context.(*processor) }
 func vmcall(x *vmexit.Exit) vmexit.Outcome {
 	p := processorOf(x)
 	c := &p.call
-	if p.pc != nil && p.pc.hooked {
-		if o, ok := p.firmware(x); ok {
-			return o
+	is64 := p.current.rights64 != 0
+	if p.pc != nil { // whose guests can change that
+		if x.Read(vmcs.CR0ReadShadow)&asm.CR0PE == 0 {
+			return p.realModeCall(x)
 		}
+		is64 = x.Read(vmcs.VMEntryControls)&uint64(vmcs.EntryIA32eModeGuest) != 0
 	}
 	if !p.current.code.on {
 		return x.Raise(vmcs.VectorUD, 0) // hypercalls are not enabled
 	}
 	p.effects.Reset()
-	is64 := p.current.rights64 != 0
-	if p.pc != nil { // whose guests can change that
-		is64 = x.Read(vmcs.VMEntryControls)&uint64(vmcs.EntryIA32eModeGuest) != 0
-	}
 	if cs, _ := asm.VMREAD(uint32(vmcs.GuestCSAccessRights)); is64 && cs&rights64 == code64 {
 		// VTL calls and returns are what is to be fast, and nothing but their word.
 		w, o := hypercall.Input(c.Regs[asm.RCX]), vtl.Done
@@ -109,6 +113,14 @@ func vmcall(x *vmexit.Exit) vmexit.Outcome {
 	o := p.finish(x, p.calls.Dispatch(c))
 	c.Mode, c.CPL = hypercall.Mode64, 0
 	return o
+}
+
+// realModeCall is vmcall in real-address mode, where there are no hypercalls.
+func (p *processor) realModeCall(x *vmexit.Exit) vmexit.Outcome {
+	if p.pc.hooked && x.Read(vmcs.GuestCSBase)+x.Guest.RIP == hookAt {
+		return p.firmware(x)
+	}
+	return x.Raise(vmcs.VectorUD, 0)
 }
 
 // finish does what a hypercall asks for beside its result.
@@ -165,6 +177,9 @@ func (p *processor) settle(x *vmexit.Exit, o vtl.Outcome) vmexit.Outcome {
 // violation is the handler of EPT violations.
 func violation(x *vmexit.Exit) vmexit.Outcome {
 	p := processorOf(x)
+	if p.window(x.PhysicalAddress()) != nil {
+		return p.emulate(x)
+	}
 	p.effects.Reset()
 	q := vmexit.EPTViolationQualification(x.Qualification())
 	var op vtl.Operation
@@ -270,8 +285,11 @@ func guardWRMSR(_ vmexit.Basic, below vmexit.Handler) vmexit.Handler {
 		p := processorOf(x)
 		p.effects.Reset()
 		r := &x.Guest.Regs
-		// The old value counts for IA32_MISC_ENABLE alone, which guests here do not have.
-		if p.partition.WriteMSR(p.index, uint32(r[asm.RCX]), 0, r[asm.RDX]<<32|r[asm.RAX]&0xffffffff, &p.effects) == vtl.Intercepted {
+		msr, old := uint32(r[asm.RCX]), uint64(0)
+		if msr == msrMiscEnable && p.pc != nil { // the only one whose old value counts
+			old = miscEnable
+		}
+		if p.partition.WriteMSR(p.index, msr, old, r[asm.RDX]<<32|r[asm.RAX]&0xffffffff, &p.effects) == vtl.Intercepted {
 			return p.carryOut(x)
 		}
 		return below(x)
@@ -346,6 +364,26 @@ func (p *processor) guard() error {
 		}
 	}
 	return nil
+}
+
+// nmis is how many NMIs have arrived in the host, where nmiEntry counts them, or in VTL1. One
+// that comes while another one is given to VTL0 may be lost, as on a processor that has one
+// pending.
+var nmis uint32
+
+// nmi is told of NMIs that have arrived while VTL1 of a PC ran. They are VTL0's.
+func nmi(*vmexit.Exit) { nmis++ }
+
+// forwardNMI gives VTL0 of a PC the NMIs that have arrived elsewhere, as one, if it can take it
+// now. Otherwise it will when this is called again: by the timer at the latest.
+func (p *processor) forwardNMI(x *vmexit.Exit) {
+	if nmis == 0 || p.pc == nil || p.current.number != 0 ||
+		p.current.Interruptibility&(vmcs.BlockingByNMI|vmcs.BlockingByMOVSS) != 0 ||
+		vmcs.InterruptionInfo(x.Read(vmcs.EntryInterruptionInformation)).Valid() {
+		return
+	}
+	nmis = 0
+	x.Inject(vmcs.InjectNMI().Info, 0, 0)
 }
 
 // guardPorts is the layer over I/O instructions.

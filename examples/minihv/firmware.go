@@ -17,7 +17,6 @@ import (
 const (
 	hookAt = 0x9e000 // linear address, in a page that the guest is told it does not have
 
-	hookReturn   = 3    // offset of IRET, behind VMCALL
 	hookFirmware = 4    // offset of a far jump to the firmware's handler
 	hookBegin    = 0x10 // offset of what the guest begins with
 )
@@ -31,7 +30,7 @@ func hook(ram []byte, segment uint16) {
 	slo, shi := byte(segment), byte(segment>>8)
 	copy(ram[hookAt:], []byte{
 		0x0f, 0x01, 0xc1, // VMCALL
-		0xcf,             // IRET
+		0xcf,             // IRET, if the answer is here
 		0xea, 0, 0, 0, 0, // JMP to the firmware
 		0, 0, 0, 0, 0, 0, 0,
 		0x31, 0xc0, 0x8e, 0xd8, // XOR AX, AX; MOV DS, AX
@@ -44,11 +43,10 @@ func hook(ram []byte, segment uint16) {
 	})
 }
 
-// firmware answers INT 15h, if a VMCALL is that of the hook.
-func (p *processor) firmware(x *vmexit.Exit) (vmexit.Outcome, bool) {
-	if x.Read(vmcs.CR0ReadShadow)&asm.CR0PE != 0 || x.Read(vmcs.GuestCSBase)+x.Guest.RIP != hookAt {
-		return 0, false
-	}
+// firmware answers INT 15h, for the VMCALL of the hook.
+func (p *processor) firmware(x *vmexit.Exit) vmexit.Outcome {
+	begin := x.Guest.RIP
+	x.Advance()
 	r := &x.Guest.Regs
 	low := func(i int, v uint64) { r[i] = r[i]&^0xffffffff | v&0xffffffff }
 	low16 := func(i int, v uint64) { r[i] = r[i]&^0xffff | v&0xffff }
@@ -91,8 +89,8 @@ func (p *processor) firmware(x *vmexit.Exit) (vmexit.Outcome, bool) {
 	case ax>>8 == 0x88:
 		low16(asm.RAX, min((end-beginHigh)>>10, 0xfc00))
 	default:
-		x.Guest.RIP += hookFirmware
-		return vmexit.Hold, true
+		x.Guest.RIP = begin + hookFirmware
+		return vmexit.Hold
 	}
 	// Carry, in the flags that IRET takes from the stack, tells of failure.
 	flags := x.Read(vmcs.GuestSSBase) + (x.Read(vmcs.GuestRSP)+4)&0xffff
@@ -104,8 +102,7 @@ func (p *processor) firmware(x *vmexit.Exit) (vmexit.Outcome, bool) {
 		}
 		_ = p.WritePhysical(flags, b[:])
 	}
-	x.Guest.RIP += hookReturn
-	return vmexit.Hold, true
+	return vmexit.Hold
 }
 
 // realContext is the context in which the guest begins in real-address mode, in the hook's page,

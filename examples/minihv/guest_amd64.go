@@ -12,6 +12,9 @@ func guestCode() (code []byte, fault uint64) {
 	return unsafe.Slice(*(**byte)(unsafe.Pointer(&start)), end-start), uint64(at - start)
 }
 
+// nmiVector returns the address of nmiEntry, the host's handler of NMIs while a PC runs.
+func nmiVector() uintptr
+
 // loaderBounds gives the addresses of the loader's code, in loader_amd64.s, and of its end.
 func loaderBounds() (start, end uintptr)
 

@@ -7,3 +7,5 @@ package main
 func guestCode() (code []byte, fault uint64) { return nil, 0 }
 
 func loaderCode() []byte { return nil }
+
+func nmiVector() uintptr { return 0 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"github.com/govtx/vtx/asm"
@@ -26,12 +27,18 @@ const (
 // A block is guest-physical memory that is in one piece on the machine.
 type block struct{ gpa, size, hpa uint64 }
 
+// A device is guest-physical memory that is no RAM, with what the guest may do there.
+type device struct {
+	block
+	access ept.Entry
+}
+
 // A guestMemory is what the guest has as physical memory: RAM, with a view of it for each
 // level, and the memory types that the machine's MTRRs give.
 type guestMemory struct {
 	ram     ring0.Pages // of which the guest's RAM is made
 	blocks  []block     // RAM, by address
-	devices []block     // what else the guest reaches: firmware and registers of the machine
+	devices []device    // what else the guest reaches: firmware and registers of the machine
 	tables  ring0.Pages
 	space   *ept.Space
 	caps    *vmcs.Capabilities
@@ -48,7 +55,7 @@ func newGuestMemory(caps *vmcs.Capabilities) (*guestMemory, error) {
 }
 
 // mapMemory returns memory that consists of blocks of RAM, and of devices.
-func mapMemory(caps *vmcs.Capabilities, ram ring0.Pages, blocks, devices []block) (*guestMemory, error) {
+func mapMemory(caps *vmcs.Capabilities, ram ring0.Pages, blocks []block, devices []device) (*guestMemory, error) {
 	mode := ept.NewMode(caps)
 	types, err := ept.ReadMTRRs(vmcs.Processor{}, mode.PhysicalBits())
 	if err != nil {
@@ -76,11 +83,13 @@ func mapMemory(caps *vmcs.Capabilities, ram ring0.Pages, blocks, devices []block
 		return nil, err
 	}
 	// Nothing that a processor could have cached: no invalidation is due.
-	for _, list := range [][]block{blocks, devices} {
-		for _, b := range list {
-			if _, err := space.MapTyped(b.gpa, b.size, b.hpa, ept.All, types); err != nil {
-				return nil, err
-			}
+	all := slices.Clone(devices)
+	for _, b := range blocks {
+		all = append(all, device{b, ept.All})
+	}
+	for _, d := range all {
+		if _, err := space.MapTyped(d.gpa, d.size, d.hpa, d.access, types); err != nil {
+			return nil, err
 		}
 	}
 	return &guestMemory{ram: ram, blocks: blocks, devices: devices, tables: tables, space: space, caps: caps, types: types}, nil
@@ -130,26 +139,26 @@ func (m *guestMemory) ranges() (list []vtl.Range) {
 	return list
 }
 
-// behind returns where the machine has what is at a page, and whether it is RAM.
-func (m *guestMemory) behind(page uint64) (hpa uint64, ram, ok bool) {
+// behind returns where the machine has what is at a page, and what a level can have there at
+// most.
+func (m *guestMemory) behind(page uint64) (hpa uint64, access ept.Entry, ok bool) {
 	gpa := page << pageShift
 	for _, b := range m.blocks {
 		if gpa-b.gpa < b.size {
-			return b.hpa + gpa - b.gpa, true, true
+			return b.hpa + gpa - b.gpa, ept.All, true
 		}
 	}
-	for _, b := range m.devices {
-		if gpa-b.gpa < b.size {
-			return b.hpa + gpa - b.gpa, false, true
+	for _, d := range m.devices {
+		if gpa-d.gpa < d.size {
+			return d.hpa + gpa - d.gpa, d.access, true
 		}
 	}
-	return 0, false, false
+	return 0, 0, false
 }
 
 // isRAM tells whether there is RAM behind a page.
 func (m *guestMemory) isRAM(page uint64) bool {
-	_, ram, _ := m.behind(page)
-	return ram
+	return slices.ContainsFunc(m.blocks, func(b block) bool { return page<<pageShift-b.gpa < b.size })
 }
 
 // A domain is what a level is for all processors: its view of memory, and the overlay pages
@@ -224,9 +233,8 @@ func (d *domain) show(page uint64) error {
 	var err error
 	if o := d.overlaid(page); o != nil {
 		due, err = d.view.ReplaceTyped(gpa, pageSize, o.Phys(), o.rights, d.types)
-	} else if hpa, ram, ok := d.behind(page); ok {
-		access := ept.All
-		if ram {
+	} else if hpa, access, ok := d.behind(page); ok {
+		if d.isRAM(page) {
 			access = rights(d.partition.PageRights(d.number, page))
 		}
 		due, err = d.view.ReplaceTyped(gpa, pageSize, hpa, access, d.types)

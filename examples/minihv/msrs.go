@@ -14,9 +14,11 @@ import (
 // MSRs (SDM Vol. 4, table 2-2).
 const (
 	msrAPICBase    = 0x1b
+	msrTSC         = 0x10
 	msrSysenterCS  = 0x174
 	msrSysenterESP = 0x175
 	msrSysenterEIP = 0x176
+	msrMiscEnable  = 0x1a0
 	msrPAT         = 0x277
 	msrEFER        = 0xc0000080
 	msrSTAR        = 0xc0000081

@@ -10,6 +10,7 @@ import (
 	"github.com/govtx/vtx/ring0"
 	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vmexit"
+	"github.com/govtx/vtx/vmexit/emulate"
 	"github.com/govtx/vtx/vtl"
 )
 
@@ -46,6 +47,9 @@ type processor struct {
 	caller  vtl.Caller
 	effects vtl.Effects
 	posted  hypercall.MessageType // by the last intercept; 0 if there was no room
+
+	emulator emulate.Emulator
+	state    emulate.State // of it
 }
 
 // A level is a trust level of a processor. Its private registers are in its VMCS; those that
@@ -166,9 +170,14 @@ func (p *processor) init(m *vm, index uint32) error {
 			l.sint[i] = hypercall.SINTReset
 		}
 	}
+	p.emulator.Memory, p.emulator.Device = physical{p}, physical{p}
+	p.emulator.PhysicalAddressBits = m.caps.CPU.PhysicalAddressBits
 	p.exit = vmexit.Exit{VMCS: vmcs.Current{}, Context: p}
 	p.caller = vtl.Caller{Partition: m.partition, VP: index, Effects: &p.effects}
 	p.call.Context, p.call.Memory, p.call.Privileges, p.call.Budget = &p.caller, p, privileges, budget
+	if m.pc != nil {
+		p.call.Privileges = pcPrivileges
+	}
 	p.call.Mode = hypercall.Mode64
 	return nil
 }
@@ -359,6 +368,9 @@ func (p *processor) change(x *vmexit.Exit, f *vtl.Effect) bool {
 		}
 	}
 	p.enter(to)
+	if nmis != 0 {
+		p.forwardNMI(x)
+	}
 	// A level without a context waits for one: its processor was started in a higher one.
 	return pages&vtl.FlagBlocked == 0 && to.begun
 }
@@ -395,10 +407,14 @@ func (p *processor) effect(x *vmexit.Exit, f *vtl.Effect) error {
 		return err
 	case vtl.EffectGuard:
 		return q.guard()
+	case vtl.EffectGuardIO:
+		if p.pc != nil {
+			p.pc.guardPorts(p.partition)
+		}
 	case vtl.EffectWake:
 		q.halted = false
 	}
 	// The others ask for nothing here. One processor runs at a time, and VM entry without
-	// VPIDs flushes translations of linear addresses; I/O exits in any case; blocked processors are asked about in runnable.
+	// VPIDs flushes translations of linear addresses; blocked processors are asked about in runnable.
 	return nil
 }

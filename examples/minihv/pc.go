@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/govtx/vtx/asm"
+	"github.com/govtx/vtx/ept"
 	"github.com/govtx/vtx/hypercall"
 	"github.com/govtx/vtx/ring0"
 	"github.com/govtx/vtx/vmcs"
@@ -20,9 +21,14 @@ type pc struct {
 	acpi  *acpi
 	ports *vmexit.Ports
 
+	windows map[uint64]window // by pages
+
 	copies     []ring0.Pages // of the firmware's tables
 	ioBitmaps  ring0.Pages
+	bitmaps    vmcs.IOBitmaps
+	passes     *direct // the ports that these let through
 	msrBitmaps [numLevels]ring0.Pages
+	tscOffset  uint64         // of the guest's time-stamp counter from the processor's
 	xcr0       uint64         // the host's, of which a guest can have all
 	secure     *vmexit.Ports  // VTL1's
 	secureIO   vmexit.Handler // of them
@@ -61,7 +67,9 @@ func newPC(caps *vmcs.Capabilities, size uint64) (*pc, error) {
 	copy(ram.Bytes()[pageSize:], low)
 	blocks := []block{{pageSize, endOfLow - pageSize, ram.Phys() + pageSize}, {beginHigh, size - beginHigh, ram.Phys() + beginHigh}}
 	// Page 0, with the interrupt vectors, is the machine's own, which the host does not use.
-	devices := []block{{0, pageSize, 0}, {endOfLow, beginHigh - endOfLow, endOfLow}}
+	const endOfVideo = 0xc0000
+	video := device{block{endOfLow, endOfVideo - endOfLow, endOfLow}, ept.Read | ept.Write} // no code
+	devices := []device{{block{0, pageSize, 0}, ept.All}, video, {block{endOfVideo, beginHigh - endOfVideo, endOfVideo}, ept.All}}
 	var copies []ring0.Pages
 	for _, r := range ring0.MemoryMap() {
 		if r.Kind == ring0.ACPITables || r.Kind == ring0.ACPINVS {
@@ -79,17 +87,18 @@ func newPC(caps *vmcs.Capabilities, size uint64) (*pc, error) {
 			}
 			copy(c.Bytes(), original)
 			copies = append(copies, c)
-			devices = append(devices, block{begin, end - begin, c.Phys()})
+			devices = append(devices, device{block{begin, end - begin, c.Phys()}, ept.All})
 		}
 	}
-	for _, w := range tables.windows {
-		devices = append(devices, block{w, pageSize, w})
+	windows, err := newWindows(tables)
+	if err != nil {
+		return nil, err
 	}
 	m, err := mapMemory(caps, ram, blocks, devices)
 	if err != nil {
 		return nil, err
 	}
-	p := &pc{guestMemory: m, acpi: tables, copies: copies, xcr0: 3}
+	p := &pc{guestMemory: m, acpi: tables, windows: windows, copies: copies, xcr0: 3}
 	if asm.ReadCR4()&asm.CR4OSXSAVE != 0 {
 		p.xcr0 = asm.XGETBV(0)
 	}
@@ -97,7 +106,8 @@ func newPC(caps *vmcs.Capabilities, size uint64) (*pc, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.ioBitmaps, p.ports = pages, newPorts(bitmaps, tables)
+	p.ioBitmaps, p.bitmaps, p.passes = pages, bitmaps, new(direct)
+	p.ports = newPorts(bitmaps, tables, p.passes)
 	for i := range p.msrBitmaps {
 		if p.msrBitmaps[i], err = ring0.AllocPages(1); err != nil {
 			return nil, err
@@ -167,6 +177,12 @@ func (p *pc) cpuid(native vmcs.CPUIDReader) *vmexit.CPUIDPolicy {
 		Mask(7, 0, vmexit.CPUIDRegisters{EAX: all, EBX: all, ECX: ^uint32(1<<3 | 1<<4 | 1<<5), EDX: all}).
 		Mask(0xd, 0, vmexit.CPUIDRegisters{EAX: uint32(p.xcr0), EBX: all, ECX: all, EDX: uint32(p.xcr0 >> 32)}).
 		Mask(0xd, 1, vmexit.CPUIDRegisters{EAX: ^uint32(1<<1 | 1<<3), EBX: all}) // XSAVEC, with which Linux fails on Bochs; XSAVES
+	const x2APIC = 1 << 21
+	if _, _, features, _ := native.ReadCPUID(1, 0); features&x2APIC != 0 {
+		r := policy.Lookup(1, 0)
+		r.ECX |= x2APIC
+		policy.Set(1, 0, r)
+	}
 	const avx512 = 7 << 5 // of XCR0
 	if p.xcr0&avx512 != avx512 {
 		policy.Mask(7, 0, vmexit.CPUIDRegisters{EAX: all,
@@ -184,15 +200,16 @@ func (p *pc) msrs(policy *vmexit.MSRPolicy) *vmexit.MSRPolicy {
 	policy.Set(msrTSCAux, vmexit.AllowMSR()) // the host does not use it
 	policy.Set(msrAPICBase, vmexit.MSRRule{
 		Read: func(_ *vmexit.Exit, msr uint32) (uint64, bool) { return asm.RDMSR(msr), true },
-		// The local APIC stays where it is. It can be turned off, and on again.
+		// The local APIC stays where it is. It can be turned off, on again, and to x2APIC mode.
 		Write: func(_ *vmexit.Exit, msr uint32, v uint64) bool {
-			const enable = 1 << 11
-			if (v^asm.RDMSR(msr))&^enable != 0 {
+			const modes = 3 << 10
+			if (v^asm.RDMSR(msr))&^modes != 0 {
 				return false
 			}
 			return asm.WRMSRSafe(msr, v) == nil
 		},
 	})
+	apicMSRs(policy)
 	// The time-stamp counter is the processor's, and was always invariant.
 	invariant := uint64(0)
 	policy.Set(uint32(hypercall.MSRTSCInvariantControl), vmexit.MSRRule{
@@ -202,18 +219,53 @@ func (p *pc) msrs(policy *vmexit.MSRPolicy) *vmexit.MSRPolicy {
 			return v <= 1
 		},
 	})
-	const biosSignature, platformID, miscEnable = 0x8b, 0x17, 0x1a0
+	const biosSignature, platformID = 0x8b, 0x17
 	policy.Set(biosSignature, vmexit.IgnoreMSR(0)).Set(platformID, vmexit.ValueMSR(0)).
-		Set(miscEnable, vmexit.IgnoreMSR(1)) // fast strings
+		Set(msrMiscEnable, vmexit.IgnoreMSR(miscEnable)).
+		Set(msrTSC, vmexit.MSRRule{Read: policy.Rule(msrTSC).Read, Write: setTSC})
 	return policy
+}
+
+// miscEnable is what the guest reads of IA32_MISC_ENABLE: whether strings are fast, as the
+// processor says it. One that does not have the register is an emulator, for which they are
+// loops; a kernel that was told otherwise would clear and copy pages with them.
+var miscEnable = func() uint64 {
+	const fastStrings = 1
+	v, err := asm.RDMSRSafe(msrMiscEnable)
+	if err != nil {
+		return 0
+	}
+	return v & fastStrings
+}()
+
+// setTSC writes the time-stamp counter, which levels share: the offset of each from the
+// processor's.
+func setTSC(x *vmexit.Exit, _ uint32, v uint64) bool {
+	p := processorOf(x)
+	p.pc.tscOffset = v - asm.RDTSC()
+	for i := range p.levels {
+		l := &p.levels[i]
+		if !l.begun {
+			continue // it will find the offset
+		}
+		if err := p.with(l, func() error { return vmcs.Current{}.Write(vmcs.TSCOffset, p.pc.tscOffset) }); err != nil {
+			x.Fail(err)
+			return false
+		}
+	}
+	return true
 }
 
 // setControls sets what a VMCS says on how a level runs. VTL0 has what can be had without VM
 // exits. VTL1 has no devices, and no use for halting, which would halt VTL0 too.
 func (p *pc) setControls(m *vmcs.Image, caps *vmcs.Capabilities, number vtl.VTL) error {
-	primary := vmcs.PrimaryUseIOBitmaps
-	if number > 0 {
-		primary = vmcs.PrimaryUnconditionalIOExiting | vmcs.PrimaryHLTExiting
+	// RDPMC, MONITOR and MWAIT are not in the guest's CPUID.
+	primary := vmcs.PrimaryUseTSCOffsetting | vmcs.PrimaryRDPMCExiting | vmcs.PrimaryMONITORExiting | vmcs.PrimaryMWAITExiting
+	m.Set(vmcs.TSCOffset, p.tscOffset)
+	if number == 0 {
+		primary |= vmcs.PrimaryUseIOBitmaps
+	} else {
+		primary |= vmcs.PrimaryUnconditionalIOExiting | vmcs.PrimaryHLTExiting
 	}
 	secondary, err := vmcs.Settle(caps, vmcs.SecondaryEnableEPT|vmcs.SecondaryUnrestrictedGuest,
 		vmcs.SecondaryEnableRDTSCP|vmcs.SecondaryEnableINVPCID, 0)
@@ -224,10 +276,11 @@ func (p *pc) setControls(m *vmcs.Image, caps *vmcs.Capabilities, number vtl.VTL)
 	m.Set(vmcs.IOBitmapA, p.ioBitmaps.Phys())
 	m.Set(vmcs.IOBitmapB, p.ioBitmaps.Phys()+pageSize)
 	m.Set(vmcs.MSRBitmaps, p.msrBitmaps[number].Phys())
-	pin := vmcs.PinControls(0)
-	if number == 0 {
-		pin |= vmcs.PinActivateVMXPreemptionTimer
-		m.Set(vmcs.PreemptionTimerValue, tickEvery)
+	// The timer gives the hypervisor its turn. NMIs are VTL0's.
+	pin := vmcs.PinActivateVMXPreemptionTimer
+	m.Set(vmcs.PreemptionTimerValue, tickEvery)
+	if number > 0 {
+		pin |= vmcs.PinNMIExiting
 	}
 	return errors.Join(
 		settle(m, caps, pin),

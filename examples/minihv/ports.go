@@ -7,30 +7,37 @@ import (
 	"github.com/govtx/vtx/ring0"
 	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vmexit"
+	"github.com/govtx/vtx/vtl"
 )
 
 // passed are the I/O ports of a PC that a guest gets at without a VM exit. At all others there
 // is nothing, but for those in newPorts: no PCI, no disk and no DMA controller, since without
 // an IOMMU whoever has a device that writes to memory has all of it.
 var passed = []ioBlock{
-	{0x20, 0x21}, {0xa0, 0xa1}, {0x4d0, 0x4d1}, // 8259s
+	{0x4d0, 0x4d1},             // 8259s: edge or level
 	{0x40, 0x43}, {0x61, 0x61}, // 8254
-	{0x70, 0x71},   // clock
 	{0x80, 0x80},   // power-on self-test codes: a delay
 	{0xed, 0xed},   // the same
-	{0x3b0, 0x3df}, // VGA
 	{0x3f8, 0x3ff}, // COM1
 }
 
 // newPorts has the bitmaps let through what the guest has, and returns what answers at the
 // ports where it is not let through.
-func newPorts(m vmcs.IOBitmaps, a *acpi) *vmexit.Ports {
+func newPorts(m vmcs.IOBitmaps, a *acpi, passes *direct) *vmexit.Ports {
 	m.InterceptAll()
-	pass := func(b ioBlock) {
-		for port := uint32(b.first); port <= uint32(b.last); port++ {
-			m.Pass(uint16(port))
+	ports := vmexit.NewPorts()
+	set := func(first, last uint16, d vmexit.PortDevice, pass bool) {
+		ports.Set(first, last, d)
+		for port := int(first); port <= int(last); port++ {
+			passes[port] = pass
+			m.Intercept(uint16(port))
+			if pass {
+				m.Pass(uint16(port))
+			}
 		}
 	}
+	pass := func(b ioBlock) { set(b.first, b.last, passes, true) }
+	behind := func(first, last uint16, d vmexit.PortDevice) { set(first, last, d, false) }
 	for _, b := range passed {
 		pass(b)
 	}
@@ -40,17 +47,58 @@ func newPorts(m vmcs.IOBitmaps, a *acpi) *vmexit.Ports {
 	if a.smi != 0 { // the firmware turns ACPI on
 		pass(ioBlock{a.smi, a.smi + 1})
 	}
-	ports := vmexit.NewPorts()
-	ports.Set(0x60, 0x60, new(keyboard)).Set(0x64, 0x64, ports.Device(0x60))
-	m.Intercept(0x60)
-	m.Intercept(0x64)
+	behind(0x20, 0x21, chip{&interruptController{wire: 1 << 2}})
+	behind(0xa0, 0xa1, chip{&interruptController{wire: 2}})
+	behind(0x70, 0x71, chip{new(clock)})
+	behind(displayFirst, displayLast, new(display))
+	k := new(keyboard)
+	behind(keyboardData, keyboardData, k)
+	behind(keyboardStatus, keyboardStatus, k)
 	if a.control != 0 {
-		ports.Set(a.control, a.control+1, power{})
-		m.Intercept(a.control)
-		m.Intercept(a.control + 1)
+		behind(a.control, a.control+1, power{})
 	}
-	ports.Set(0x92, 0x92, fastA20{}).Set(0xcf9, 0xcf9, reset{})
+	behind(0x92, 0x92, fastA20{})
+	behind(0xcf9, 0xcf9, reset{})
 	return ports
+}
+
+// direct are the ports that are passed through. Accesses to them exit only if a higher level
+// wants to know of some, or if they reach other ports too: those go nowhere.
+type direct [1 << 16]bool
+
+func (d *direct) all(port uint16, size int) bool {
+	for i := range size {
+		if !d[port+uint16(i)] {
+			return false
+		}
+	}
+	return true
+}
+
+// In implements vmexit.PortDevice.
+func (d *direct) In(port uint16, size int) (uint32, error) {
+	if !d.all(port, size) {
+		return ^uint32(0), nil
+	}
+	return in(port, size), nil
+}
+
+// Out implements vmexit.PortDevice.
+func (d *direct) Out(port uint16, size int, v uint32) error {
+	if d.all(port, size) {
+		out(port, size, v)
+	}
+	return nil
+}
+
+// guardPorts has the accesses to ports exit of which a higher level wants to know.
+func (p *pc) guardPorts(partition *vtl.Partition) {
+	for port := range p.passes {
+		p.bitmaps.Intercept(uint16(port))
+		if p.passes[port] && !partition.InterceptsPort(1, uint16(port), false) && !partition.InterceptsPort(1, uint16(port), true) {
+			p.bitmaps.Pass(uint16(port))
+		}
+	}
 }
 
 // in and out access the machine's port.
@@ -78,6 +126,8 @@ func out(port uint16, size int, v uint32) {
 var (
 	errPowerOff = errors.New("the guest has turned the machine off")
 	errReset    = errors.New("the guest has reset the machine")
+	errInit     = errors.New("the guest has reset its processor (INIT)")
+	errHalted   = errors.New("VTL1 has halted, though nothing can wake it")
 )
 
 // power is the PM1 control register (ACPI 6.5, 4.8.3.2.1).
@@ -92,37 +142,6 @@ func (power) Out(port uint16, size int, v uint32) error {
 	}
 	if v&enable != 0 {
 		return errPowerOff
-	}
-	out(port, size, v)
-	return nil
-}
-
-// keyboard is the 8042, which can also reset the processor and close gate A20: both
-// concern the host.
-type keyboard struct{ output bool } // the next byte at port 0x60 is for the output port
-
-func (*keyboard) In(port uint16, size int) (uint32, error) { return in(port, size), nil }
-
-func (k *keyboard) Out(port uint16, size int, v uint32) error {
-	if size != 1 {
-		return nil
-	}
-	const keep = 1<<0 | 1<<1 // of the output port: no reset, A20 open
-	switch {
-	case port == 0x60 && k.output:
-		if v&1 == 0 {
-			return errReset
-		}
-		v |= keep
-		k.output = false
-	case port == 0x64:
-		if v >= 0xf0 && v&1 == 0 {
-			return errReset
-		}
-		if v == 0xdd || v >= 0xf0 { // A20 closed; pulses
-			return nil
-		}
-		k.output = v == 0xd1
 	}
 	out(port, size, v)
 	return nil

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"path"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/hypercall"
@@ -26,15 +28,16 @@ import (
 const secureStart = endUpper - pageSize
 
 // placeSecure puts a program into VTL1's memory, of which ram has what is from address 0 on, and
-// the parameters for HvCallEnableVpVtl where the loader in VTL0 will look.
-func (p *pc) placeSecure(name string, file, ram []byte) error {
+// the parameters for HvCallEnableVpVtl where the loader in VTL0 will look. The program gets args,
+// and before them -top with the address at which the guest's memory ends.
+func (p *pc) placeSecure(name string, args []string, file, ram []byte) error {
 	program, err := bootimage.Open(bytes.NewReader(file), int64(len(file)))
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	last := p.blocks[len(p.blocks)-1]
 	config := &bootimage.Config{
-		Args: []string{path.Base(name), "-top", strconv.FormatUint(last.gpa+last.size, 10)},
+		Args: append([]string{path.Base(name), "-top", strconv.FormatUint(last.gpa+last.size, 10)}, args...),
 		Dir:  "/", Exe: "/" + path.Base(name), Dirs: []string{"/"},
 		Flags: bootproto.FlagFramed | bootproto.FlagSkipIdle | bootproto.FlagLent,
 		TSC:   ring0.TicksPerSecond(), Epoch: uint64(time.Now().Unix()),
@@ -69,10 +72,20 @@ func (p *pc) placeSecure(name string, file, ram []byte) error {
 	in.Put(ram[lowInput:])
 
 	s := new(secureConsole)
-	s.Line = func(kind byte, line []byte) { fmt.Printf("VTL1       %q\n", line) }
+	s.Line = func(_ byte, line []byte) { fmt.Printf("VTL1       %s\n", printable(line)) }
 	p.secure = vmexit.NewPorts().Set(bootproto.PortE9, bootproto.PortE9, s).Set(bootproto.PortShutdown, bootproto.PortShutdown, s)
 	p.secureIO = p.secure.Handler()
 	return nil
+}
+
+// printable returns a line in which every rune can be printed and moves no cursor.
+func printable(line []byte) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, string(line))
 }
 
 // A secureConsole is all the devices that VTL1 has: two ports, where it says something, and

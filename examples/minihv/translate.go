@@ -12,14 +12,38 @@ import (
 	"github.com/govtx/vtx/vtl"
 )
 
-// activeMemory is the memory of the level that runs.
+// activeMemory is the memory of the level that runs. What the level cannot have ends as an EPT
+// violation does.
 type activeMemory struct{ *vm }
 
 // ReadPhysical and WritePhysical are those of the level.
-func (m activeMemory) ReadPhysical(gpa uint64, p []byte) error { return m.active.ReadPhysical(gpa, p) }
+func (m activeMemory) ReadPhysical(gpa uint64, p []byte) error {
+	return refuse(gpa, vtl.Reading, m.active.ReadPhysical(gpa, p))
+}
 
 func (m activeMemory) WritePhysical(gpa uint64, p []byte) error {
-	return m.active.WritePhysical(gpa, p)
+	return refuse(gpa, vtl.Writing, m.active.WritePhysical(gpa, p))
+}
+
+// A refusal is an access to memory that the level cannot have.
+type refusal struct {
+	error
+	gpa uint64
+	op  vtl.Operation
+}
+
+func refuse(gpa uint64, op vtl.Operation, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &refusal{err, gpa, op}
+}
+
+// Refuse implements vmexit.Refusal.
+func (r *refusal) Refuse(x *vmexit.Exit) vmexit.Outcome {
+	p := processorOf(x)
+	p.effects.Reset()
+	return p.access(x, r.gpa>>pageShift, r.op)
 }
 
 // walker returns what translates linear addresses of a level, whose VMCS is the current one,
@@ -43,6 +67,10 @@ func (m *vm) translate(x *vmexit.Exit, linear uint64, write bool) (gpa uint64, c
 	var fault *emulate.Exception
 	if errors.As(err, &fault) {
 		return 0, fault.Event.ErrorCode, false, nil
+	}
+	var table *emulate.TableError
+	if errors.As(err, &table) {
+		err = refuse(table.Entry, vtl.Reading, err)
 	}
 	return gpa, 0, err == nil, err
 }

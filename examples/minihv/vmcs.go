@@ -71,10 +71,7 @@ func (d *domain) setControls(m *vmcs.Image, c *vtl.Context) error {
 	var err error
 	if d.pc != nil {
 		entry |= vmcs.EntryLoadDebugControls
-		exit |= vmcs.ExitSaveDebugControls
-		if d.number == 0 {
-			exit |= vmcs.ExitSaveVMXPreemptionTimerValue
-		}
+		exit |= vmcs.ExitSaveDebugControls | vmcs.ExitSaveVMXPreemptionTimerValue
 		err = d.pc.setControls(m, d.caps, d.number)
 	} else {
 		err = errors.Join(
@@ -86,6 +83,9 @@ func (d *domain) setControls(m *vmcs.Image, c *vtl.Context) error {
 	if err := errors.Join(err, settle(m, d.caps, exit), settle(m, d.caps, entry)); err != nil {
 		return err
 	}
+	if d.pc != nil {
+		m.Set(vmcs.ExceptionBitmap, pcExceptions)
+	}
 	m.Set(vmcs.EPTPointer, uint64(d.view.Pointer()))
 	m.Set(vmcs.VMCSLinkPointer, ^uint64(0))
 	// Each write to CR0 and CR4 that changes a bit exits.
@@ -93,6 +93,11 @@ func (d *domain) setControls(m *vmcs.Image, c *vtl.Context) error {
 	m.Set(vmcs.CR4GuestHostMask, ^uint64(0))
 	return nil
 }
+
+// pcExceptions are the exceptions of a PC's guest that cause VM exits, and are given back to it:
+// a guest can have the delivery of each raise it again, without end, and without an instruction
+// or interrupt between.
+const pcExceptions = 1<<vmcs.VectorDB | 1<<vmcs.VectorAC
 
 // setHostState sets what every VM exit loads: this thread, as it is now. HOST_RSP
 // and HOST_RIP are Enter's.
