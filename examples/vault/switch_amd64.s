@@ -12,6 +12,9 @@
 #define OWN   136 // VTL1's
 #define AREA  144
 
+// An XSAVE area in which no component is in use, at a multiple of 64.
+GLOBL initial<>(SB), RODATA|NOPTR, $704
+
 // func leave(s *shared)
 //
 // All general registers but RSP are those of both levels, and so are the vector registers. On
@@ -22,6 +25,15 @@ TEXT ·leave(SB), NOSPLIT, $16-8
 	MOVQ XCR0(DI), AX
 	CMPQ AX, OWN(DI)
 	JEQ  restore
+
+	// What VTL0's XCR0 does not have is not restored below. It would keep VTL1's values, for
+	// VTL0 to find when it sets these bits: it gets those that it has at first.
+	LEAQ initial<>+63(SB), BX
+	ANDQ $~63, BX
+	MOVL $-1, AX
+	MOVL $-1, DX
+	XRSTOR64_
+	MOVQ XCR0(DI), AX
 	XORL CX, CX
 	MOVQ AX, DX
 	SHRQ $32, DX

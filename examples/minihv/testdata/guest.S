@@ -381,7 +381,7 @@ msrs:	lea rsi, [rip + ranges]
 	add rsi, 8
 	cmp r9d, 0
 	je 5f
-2:	mov r12d, 6
+2:	mov r12d, 5
 	lea r15, [rip + 3f]
 	mov ecx, r8d
 	rdmsr
@@ -467,7 +467,7 @@ ports:	xor r8d, r8d
 	inc r8d
 	cmp r8d, 0x10000
 	jb 1b
-	mov r12d, 4000
+	mov r12d, 2500
 2:	lea rsi, [rip + devices]
 	call random
 	mov rax, rbx
