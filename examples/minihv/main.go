@@ -39,7 +39,7 @@ func main() {
 	flag.StringVar(&l.kernel, "kernel", "", "boot the `module` with this name, a Linux kernel or what is started like one, in VTL0")
 	flag.StringVar(&l.ramdisk, "initrd", "", "the `module` with the kernel's ramdisk")
 	flag.StringVar(&l.command, "append", "", "the kernel's command `line`")
-	flag.StringVar(&l.secure, "vtl1", "", "the `module` that runs in VTL1: a Go program with package ring0")
+	flag.StringVar(&l.secure, "vtl1", "", "the `module` that runs in VTL1, a Go program with package ring0, and its arguments")
 	flag.Uint64Var(&l.memory, "memory", 256, "the guest's memory in `MiB`, with a kernel")
 	flag.StringVar(&l.until, "until", "", "end well when the display shows this `text`, and only then")
 	flag.Uint64Var(&l.limit, "instructions", 0, "with a kernel, give it up after `N` instructions")
