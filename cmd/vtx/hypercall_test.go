@@ -45,17 +45,7 @@ func TestHypercall(t *testing.T) {
 		{nil, nil, "want one WORD, not 0", 2},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
-			out, errOut, status := newSession(t).run(t, append([]string{"hypercall"}, tc.args...)...)
-			require.Equal(t, tc.status, status, out+errOut)
-			for _, s := range tc.out {
-				require.Contains(t, out, s)
-			}
-			require.Contains(t, errOut, tc.errOut)
-			if tc.errOut == "" {
-				require.Empty(t, errOut)
-			} else {
-				require.Empty(t, out)
-			}
+			checkOutcome(t, append([]string{"hypercall"}, tc.args...), tc.out, tc.errOut, tc.status)
 		})
 	}
 }

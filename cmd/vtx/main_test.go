@@ -112,6 +112,23 @@ func (s *session) clean(t *testing.T) {
 	}, 3*time.Second, 10*time.Millisecond, "processes are left")
 }
 
+// checkOutcome runs vtx, which must end with a status and print all of out, or complain with errOut
+// and print nothing.
+func checkOutcome(t *testing.T, args, out []string, errOut string, status int) {
+	t.Helper()
+	gotOut, gotErr, got := newSession(t).run(t, args...)
+	require.Equal(t, status, got, gotOut+gotErr)
+	for _, s := range out {
+		require.Contains(t, gotOut, s)
+	}
+	require.Contains(t, gotErr, errOut)
+	if errOut == "" {
+		require.Empty(t, gotErr)
+	} else {
+		require.Empty(t, gotOut)
+	}
+}
+
 func frame(typ byte, s string) []byte { return bootframes.Append(nil, typ, []byte(s)) }
 
 func frames(list ...[]byte) []byte { return bytes.Join(list, nil) }

@@ -50,17 +50,7 @@ func TestSecureService(t *testing.T) {
 		{[]string{"create", "process"}, nil, "want one NAME or NUMBER, not 2", 2},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
-			out, errOut, status := newSession(t).run(t, append([]string{"secure-service"}, tc.args...)...)
-			require.Equal(t, tc.status, status, out+errOut)
-			for _, s := range tc.out {
-				require.Contains(t, out, s)
-			}
-			require.Contains(t, errOut, tc.errOut)
-			if tc.errOut == "" {
-				require.Empty(t, errOut)
-			} else {
-				require.Empty(t, out)
-			}
+			checkOutcome(t, append([]string{"secure-service"}, tc.args...), tc.out, tc.errOut, tc.status)
 		})
 	}
 }

@@ -95,7 +95,7 @@ func module(name string) ([]byte, error) {
 // run boots the kernel and returns when the guest has turned its machine off.
 func (l *linux) run() (err error) {
 	if !ring0.Active() {
-		return errors.New("this program runs in ring 0: build it with CGO_ENABLED=0 and boot it with 'vtx boot'")
+		return errNotRing0
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -241,6 +241,6 @@ func bootContext(ram []byte) vtl.Context {
 		GS: toCall(all[vmcs.GS]), SS: toCall(all[vmcs.SS]), TR: toCall(all[vmcs.TR]), LDTR: toCall(all[vmcs.LDTR]),
 		GDTR: hypercall.TableRegister{Base: lowGDT, Limit: tss + 16 - 1},
 		EFER: asm.EFERLME | asm.EFERLMA, CR0: asm.CR0PE | asm.CR0ET | asm.CR0NE | asm.CR0PG, CR3: lowTables,
-		CR4: asm.CR4PAE, PAT: 0x0007040600070406,
+		CR4: asm.CR4PAE, PAT: resetPAT,
 	}
 }

@@ -8,14 +8,15 @@ import (
 	"github.com/govtx/vtx/hypercall"
 	"github.com/govtx/vtx/internal/require"
 	"github.com/govtx/vtx/internal/ring0test"
+	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vtl"
 )
 
 // What hypercalls cost from VM exit to VM entry, in TSC ticks: on Bochs these are
 // instructions, exact and the same in every run. Interrupts are off while it is measured.
 
-// rig starts VMX operation and makes a virtual machine whose levels run code of the test's.
-func rig(t testing.TB, code0, code1 []byte) *vm {
+// startVMX starts VMX operation until the end of a test.
+func startVMX(t testing.TB) *vmcs.Capabilities {
 	t.Helper()
 	ring0test.Need(t)
 	if _, _, features, _ := asm.CPUID(1, 0); features>>5&1 == 0 {
@@ -28,6 +29,13 @@ func rig(t testing.TB, code0, code1 []byte) *vm {
 	leave, err := enterVMX(caps)
 	require.NoError(t, err)
 	t.Cleanup(leave)
+	return caps
+}
+
+// rig starts VMX operation and makes a virtual machine whose levels run code of the test's.
+func rig(t testing.TB, code0, code1 []byte) *vm {
+	t.Helper()
+	caps := startVMX(t)
 	memory, err := newGuestMemory(caps)
 	require.NoError(t, err)
 	t.Cleanup(memory.free)

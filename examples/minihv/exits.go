@@ -287,7 +287,7 @@ func guardWRMSR(_ vmexit.Basic, below vmexit.Handler) vmexit.Handler {
 		r := &x.Guest.Regs
 		msr, old := uint32(r[asm.RCX]), uint64(0)
 		if msr == msrMiscEnable && p.pc != nil { // the only one whose old value counts
-			old = miscEnable
+			old = p.pc.miscEnable
 		}
 		if p.partition.WriteMSR(p.index, msr, old, r[asm.RDX]<<32|r[asm.RAX]&0xffffffff, &p.effects) == vtl.Intercepted {
 			return p.carryOut(x)

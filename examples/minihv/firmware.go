@@ -117,6 +117,6 @@ func realContext(segment uint16) vtl.Context {
 		CS: register(hookAt>>4, 0x9b), DS: s, ES: s, FS: s, GS: s, SS: s,
 		TR: toCall(vmcs.TaskState(0, 0, 0x67)), LDTR: toCall(vmcs.UnusableSegment()),
 		IDTR: hypercall.TableRegister{Limit: 0x3ff},
-		CR0:  asm.CR0ET, PAT: 0x0007040600070406,
+		CR0:  asm.CR0ET, PAT: resetPAT,
 	}
 }

@@ -149,7 +149,7 @@ func newGuest(ram []byte, base uint64) (*guest, vtl.Context) {
 		GDTR: hypercall.TableRegister{Base: base + atGDT, Limit: tss + 16 - 1},
 		IDTR: hypercall.TableRegister{Base: base + atIDT, Limit: 16*vectors - 1},
 		EFER: asm.EFERLME | asm.EFERLMA, CR0: asm.CR0PE | asm.CR0ET | asm.CR0NE | asm.CR0PG, CR3: base + atTables,
-		CR4: asm.CR4PAE, PAT: 0x0007040600070406, // as after reset
+		CR4: asm.CR4PAE, PAT: resetPAT,
 	}
 	return g, c
 }

@@ -17,20 +17,24 @@ const privileges = hypercall.PrivilegeAccessHypercallMsrs | hypercall.PrivilegeA
 	hypercall.PrivilegeAccessIntrCtrlRegs | hypercall.PrivilegeAccessVSM | hypercall.PrivilegeAccessVpRegisters |
 	hypercall.PrivilegeStartVirtualProcessor
 
+// hypervisorLeaves are the leaves from 0x40000001 on, with the interface "Hv#1".
+func hypervisorLeaves(vendor string, p hypercall.Privileges, processors uint32) (list []vmexit.CPUIDRegisters) {
+	leaves := hypercall.NewLeaves(vendor, hypercall.LeafLimits)
+	leaves.Features = hypercall.FeaturesLeaf{Privileges: p, Features: hypercall.FeatureSintPollingMode}
+	leaves.Recommendations.SpinRetries = hypercall.NeverNotify
+	leaves.Limits.VirtualProcessors = processors
+	for n := hypercall.LeafInterface; n <= hypercall.LeafLimits; n++ {
+		r, _ := leaves.CPUID(n)
+		list = append(list, vmexit.CPUIDRegisters(r))
+	}
+	return list
+}
+
 // cpuidPolicy is what the guest is told: a processor without VMX, without vector registers
 // and without SYSCALL, which are the host's; and a hypervisor with the interface "Hv#1".
 func cpuidPolicy(native vmcs.CPUIDReader) *vmexit.CPUIDPolicy {
-	leaves := hypercall.NewLeaves(vendor, hypercall.LeafLimits)
-	leaves.Features = hypercall.FeaturesLeaf{Privileges: privileges, Features: hypercall.FeatureSintPollingMode}
-	leaves.Recommendations.SpinRetries = hypercall.NeverNotify
-	leaves.Limits.VirtualProcessors = numProcessors
-	var more []vmexit.CPUIDRegisters
-	for n := hypercall.LeafInterface; n <= hypercall.LeafLimits; n++ {
-		r, _ := leaves.CPUID(n)
-		more = append(more, vmexit.CPUIDRegisters(r))
-	}
 	all := ^uint32(0)
-	return vmexit.SnapshotCPUID(native).HideUnemulated().PresentHypervisor(vendor, more...).
+	return vmexit.SnapshotCPUID(native).HideUnemulated().PresentHypervisor(vendor, hypervisorLeaves(vendor, privileges, numProcessors)...).
 		Mask(1, 0, vmexit.CPUIDRegisters{EAX: all, EBX: all,
 			// SSE3, PCLMULQDQ, SSSE3, FMA, PCID, SSE4.1, SSE4.2, AESNI, XSAVE, OSXSAVE, AVX, F16C
 			ECX: ^uint32(1<<0 | 1<<1 | 1<<9 | 1<<12 | 1<<17 | 1<<19 | 1<<20 | 1<<25 | 1<<26 | 1<<27 | 1<<28 | 1<<29),

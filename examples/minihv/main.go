@@ -56,11 +56,13 @@ func main() {
 	}
 }
 
+var errNotRing0 = errors.New("this program runs in ring 0: build it with CGO_ENABLED=0 and boot it with 'vtx boot'")
+
 // run runs the virtual machine for at most limit exits. Change, if it is not nil, changes the
 // VMCS of VTL0 first.
 func run(limit int, protect bool, change func() error) error {
 	if !ring0.Active() {
-		return errors.New("this program runs in ring 0: build it with CGO_ENABLED=0 and boot it with 'vtx boot'")
+		return errNotRing0
 	}
 	// The VMCS belongs to this processor and describes this thread.
 	runtime.LockOSThread()

@@ -32,6 +32,9 @@ const (
 	msrTSCAux       = 0xc0000103
 )
 
+// resetPAT is IA32_PAT after reset (SDM Vol. 3A 12.12.4).
+const resetPAT = 0x0007040600070406
+
 // switched are the MSRs of SYSCALL and SWAPGS. No VMCS has a field for them, the host and
 // each level have their own, and instructions use them without a VM exit: every VM entry loads
 // the level's values from an area in memory, every VM exit stores them there and loads the

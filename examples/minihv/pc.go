@@ -29,6 +29,7 @@ type pc struct {
 	passes     *direct // the ports that these let through
 	msrBitmaps [numLevels]ring0.Pages
 	tscOffset  uint64         // of the guest's time-stamp counter from the processor's
+	miscEnable uint64         // what the guest reads of IA32_MISC_ENABLE
 	xcr0       uint64         // the host's, of which a guest can have all
 	secure     *vmexit.Ports  // VTL1's
 	secureIO   vmexit.Handler // of them
@@ -98,7 +99,7 @@ func newPC(caps *vmcs.Capabilities, size uint64) (*pc, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pc{guestMemory: m, acpi: tables, windows: windows, copies: copies, xcr0: 3}
+	p := &pc{guestMemory: m, acpi: tables, windows: windows, copies: copies, xcr0: 3, miscEnable: readMiscEnable()}
 	if asm.ReadCR4()&asm.CR4OSXSAVE != 0 {
 		p.xcr0 = asm.XGETBV(0)
 	}
@@ -162,17 +163,8 @@ const pcPrivileges = privileges&^hypercall.PrivilegeAccessIntrCtrlRegs | hyperca
 // hypervisor's interface, by which Windows and Linux know it.
 func (p *pc) cpuid(native vmcs.CPUIDReader) *vmexit.CPUIDPolicy {
 	const vendor = "Microsoft Hv"
-	leaves := hypercall.NewLeaves(vendor, hypercall.LeafLimits)
-	leaves.Features = hypercall.FeaturesLeaf{Privileges: pcPrivileges, Features: hypercall.FeatureSintPollingMode}
-	leaves.Recommendations.SpinRetries = hypercall.NeverNotify
-	leaves.Limits.VirtualProcessors = 1
-	var more []vmexit.CPUIDRegisters
-	for n := hypercall.LeafInterface; n <= hypercall.LeafLimits; n++ {
-		r, _ := leaves.CPUID(n)
-		more = append(more, vmexit.CPUIDRegisters(r))
-	}
 	all := ^uint32(0)
-	policy := vmexit.SnapshotCPUID(native).HideUnemulated().PresentHypervisor(vendor, more...).
+	policy := vmexit.SnapshotCPUID(native).HideUnemulated().PresentHypervisor(vendor, hypervisorLeaves(vendor, pcPrivileges, 1)...).
 		// WAITPKG, and protection keys, which the host's XCR0 does not have
 		Mask(7, 0, vmexit.CPUIDRegisters{EAX: all, EBX: all, ECX: ^uint32(1<<3 | 1<<4 | 1<<5), EDX: all}).
 		Mask(0xd, 0, vmexit.CPUIDRegisters{EAX: uint32(p.xcr0), EBX: all, ECX: all, EDX: uint32(p.xcr0 >> 32)}).
@@ -215,28 +207,31 @@ func (p *pc) msrs(policy *vmexit.MSRPolicy) *vmexit.MSRPolicy {
 	policy.Set(uint32(hypercall.MSRTSCInvariantControl), vmexit.MSRRule{
 		Read: func(*vmexit.Exit, uint32) (uint64, bool) { return invariant, true },
 		Write: func(_ *vmexit.Exit, _ uint32, v uint64) bool {
-			invariant = v & 1
-			return v <= 1
+			if v > 1 {
+				return false
+			}
+			invariant = v
+			return true
 		},
 	})
 	const biosSignature, platformID = 0x8b, 0x17
 	policy.Set(biosSignature, vmexit.IgnoreMSR(0)).Set(platformID, vmexit.ValueMSR(0)).
-		Set(msrMiscEnable, vmexit.IgnoreMSR(miscEnable)).
+		Set(msrMiscEnable, vmexit.IgnoreMSR(p.miscEnable)).
 		Set(msrTSC, vmexit.MSRRule{Read: policy.Rule(msrTSC).Read, Write: setTSC})
 	return policy
 }
 
-// miscEnable is what the guest reads of IA32_MISC_ENABLE: whether strings are fast, as the
+// readMiscEnable is what the guest reads of IA32_MISC_ENABLE: whether strings are fast, as the
 // processor says it. One that does not have the register is an emulator, for which they are
 // loops; a kernel that was told otherwise would clear and copy pages with them.
-var miscEnable = func() uint64 {
+func readMiscEnable() uint64 {
 	const fastStrings = 1
 	v, err := asm.RDMSRSafe(msrMiscEnable)
 	if err != nil {
 		return 0
 	}
 	return v & fastStrings
-}()
+}
 
 // setTSC writes the time-stamp counter, which levels share: the offset of each from the
 // processor's.

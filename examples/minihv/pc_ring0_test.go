@@ -4,14 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"testing"
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/hypercall"
 	"github.com/govtx/vtx/internal/bootproto"
 	"github.com/govtx/vtx/internal/require"
-	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vmexit"
 	"github.com/govtx/vtx/vtl"
@@ -45,17 +43,7 @@ func (stopper) Out(uint16, int, uint32) error  { return errStopped }
 // ends with errPowerOff, and with errStopped when VTL1 does with stop; it can go on then.
 func pcRig(t *testing.T, code0, code1 []byte) *vm {
 	t.Helper()
-	ring0test.Need(t)
-	if _, _, features, _ := asm.CPUID(1, 0); features>>5&1 == 0 {
-		t.Skip("needs a processor with VMX")
-	}
-	runtime.LockOSThread()
-	t.Cleanup(runtime.UnlockOSThread)
-	caps, err := checkVMX(native{})
-	require.NoError(t, err)
-	leave, err := enterVMX(caps)
-	require.NoError(t, err)
-	t.Cleanup(leave)
+	caps := startVMX(t)
 	pc, err := newPC(caps, minMemory)
 	require.NoError(t, err)
 	t.Cleanup(pc.free)

@@ -66,7 +66,7 @@ func (p *pc) placeSecure(name string, args []string, file, ram []byte) error {
 			RIP: secureStart, RSP: secureStart, RFLAGS: 2,
 			CS: text, DS: data, ES: data, FS: data, GS: data, SS: data,
 			TR: toCall(vmcs.TaskState(0, 0, 0x67)), LDTR: toCall(vmcs.UnusableSegment()),
-			CR0: asm.CR0PE | asm.CR0ET | asm.CR0NE, PAT: 0x0007040600070406,
+			CR0: asm.CR0PE | asm.CR0ET | asm.CR0NE, PAT: resetPAT,
 		},
 	}
 	in.Put(ram[lowInput:])
