@@ -28,10 +28,6 @@ func needRing0(t testing.TB) {
 	t.Cleanup(runtime.UnlockOSThread)
 }
 
-// onBochs tells that the TSC counts instructions: of the machines that answer
-// at port 0xe9, only Bochs has VMX.
-func onBochs() bool { return asm.IN8(0xe9) == 0xe9 }
-
 func pages(t testing.TB, n int) ring0.Pages {
 	t.Helper()
 	p, err := ring0.AllocPages(n)

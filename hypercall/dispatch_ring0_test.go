@@ -3,7 +3,6 @@ package hypercall_test
 import (
 	"testing"
 
-	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/hypercall"
 	"github.com/govtx/vtx/internal/require"
 	"github.com/govtx/vtx/internal/ring0test"
@@ -13,22 +12,17 @@ import (
 // every run. What the test does for each call, setting three registers and calling through
 // a variable, is measured by itself and taken off.
 
-// onBochs tells the machine whose counter counts instructions: it answers so at its debug
-// port.
-func onBochs() bool { return asm.IN8(0xe9) == 0xe9 }
-
 // ticks returns what a run of f takes.
 func ticks(f func()) uint64 {
 	const runs = 1000
 	f() // what a first run alone does is not counted
-	asm.CLI()
-	start := asm.RDTSC()
-	for range runs {
-		f()
-	}
-	t := asm.RDTSC() - start
-	asm.STI()
-	return t / runs
+	return ring0test.Least(func() uint64 {
+		return ring0test.Ticks(func() {
+			for range runs {
+				f()
+			}
+		})
+	}) / runs
 }
 
 func TestDispatchCost(t *testing.T) {
@@ -44,7 +38,7 @@ func TestDispatchCost(t *testing.T) {
 		empty := ticks(func() { p.set(w, 0, 4096) })
 		n := ticks(costRun(d, w, mode)) - empty
 		t.Logf("%s: %d ticks", name, n)
-		if onBochs() && ring0test.Optimised() {
+		if ring0test.Counted() {
 			require.LessOrEqual(t, n, limits[name], "%s", name)
 			require.Greater(t, n, uint64(20), "%s: it has to look at the call", name)
 		}
