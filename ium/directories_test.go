@@ -120,7 +120,22 @@ func TestExportsWithoutNames(t *testing.T) {
 		{Name: "b", Ordinal: 101, RVA: 0x1001},
 		{Ordinal: 103, RVA: 0x1003},
 	}, got)
-	// A walk can be left.
+	// A walk can be left, also among what has no name.
+	left := 0
+	for e := range open(t, b).Exports() {
+		if left++; e.Name == "" {
+			break
+		}
+	}
+	require.Equal(t, 3, left)
+	// A name can be where there are only zeros.
+	rva, ok, err := open(t, put(b, table+40+16, uint32(0x1000))).Export("")
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Zero(t, rva)
+	_, ok, err = open(t, b).Export(strings.Repeat("a", 5000))
+	require.NoError(t, err)
+	require.False(t, ok)
 	for e := range open(t, b).Exports() {
 		require.Equal(t, "a", e.Name)
 		break
@@ -142,6 +157,10 @@ func TestExportsOverlap(t *testing.T) {
 	got, err := exportsOf(open(t, b))
 	formatError(t, err, ium.RuleExports, int64(table))
 	require.Less(t, len(got), len(b)/3000+1)
+	rva, ok, err := open(t, b).Export(strings.Repeat("y", 3000))
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.EqualValues(t, 0x1000, rva)
 }
 
 // What is built is found again.
@@ -289,7 +308,7 @@ func TestLoadConfig(t *testing.T) {
 			require.Equal(t, c.cookie, config.SecurityCookie != 0)
 			require.Equal(t, c.flags, config.GuardFlags == 0x500)
 			require.Equal(t, c.enclave, config.EnclaveConfigurationPointer&0xffff == 0x1234)
-			require.Equal(t, c.enclave, i.Kind == ium.Enclave)
+			require.Equal(t, c.enclave, i.Kind == ium.KindEnclave)
 		})
 	}
 	config, err := open(t, build(t, ium.ImageSpec{})).LoadConfig()

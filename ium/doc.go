@@ -32,9 +32,11 @@
 // # The normal world
 //
 // [CreateAttributes] and [ProcessAttribute] are what NtCreateUserProcess is given to
-// create a trustlet. [SecureServices] and [SystemCalls] are the numbers of the secure
-// kernel's services, which differ between builds of Windows. [IsolatedUserMode] is
-// SYSTEM_ISOLATED_USER_MODE_INFORMATION.
+// create a trustlet, [EnclaveCreateInfo] what CreateEnclave is given. [SecureServices] and
+// [SystemCalls] are the numbers of the secure kernel's services, which differ between
+// builds of Windows; [CryptoOperation] and [IdentityKey] are what two of them take.
+// [IsolatedUserMode] is SYSTEM_ISOLATED_USER_MODE_INFORMATION, and [EventProvider] logs
+// which trustlets run.
 //
 // # Building
 //
@@ -44,7 +46,8 @@
 // # Hostile input
 //
 // Files may hold anything. Nothing outside the file is read; what is wrong is a
-// [FormatError] with its [Rule], or a reason. All of it can be used by several goroutines
+// [FormatError] with its [Rule], or a reason; that a file cannot be read is an error of its
+// reader, and never taken for something in the file. All of it can be used by several goroutines
 // at once, if the reader can be. Limits, beyond which there is an error or a reason:
 //
 //	MaxSections              96 sections
@@ -56,6 +59,8 @@
 //	MaxCertificates          64 certificates
 //	MaxCertificateTableSize  4 MiB of certificates
 //	MaxSignatures            32 signatures, MaxSignatureNesting 4 deep
+//	MaxX509Size              32 KiB of a certificate that crypto/x509 parses
+//	MaxX509Total             512 KiB of those of an image
 //	MaxDigestSize            4 GiB of a file whose digest is computed
 //	MaxEnclaveImports        1024 imports of an enclave
 //	MaxCreateAttributes      136 bytes of creation attributes

@@ -319,7 +319,9 @@ func (c *EnclaveConfig) readImports(i *Image, count, list uint32) error {
 			return broken(c.Offset+16, RuleEnclaveImports, "import %d of %d is at RVA %#x, beyond any image", n, count, at)
 		}
 		rva := uint32(at)
-		if err := i.ReadRVA(b[:], rva); err != nil {
+		if err := i.ReadRVA(b[:], rva); readerError(err) != nil {
+			return err
+		} else if err != nil {
 			return broken(c.Offset+16, RuleEnclaveImports, "import %d of %d cannot be read: %v", n, count, err)
 		}
 		e := EnclaveImport{
@@ -337,7 +339,9 @@ func (c *EnclaveConfig) readImports(i *Image, count, list uint32) error {
 			c.reason(e.Offset+76, RuleEnclaveReserved, "Reserved of import %d is %#x: it must be 0", n, reserved)
 		}
 		var err error
-		if e.Name, err = i.enclaveName(binary.LittleEndian.Uint32(b[72:])); err != nil {
+		if e.Name, err = i.enclaveName(binary.LittleEndian.Uint32(b[72:])); readerError(err) != nil {
+			return err
+		} else if err != nil {
 			c.reason(e.Offset+72, RuleEnclaveName, "the name of import %d cannot be read: %v", n, err)
 		}
 		c.Imports = append(c.Imports, e)

@@ -25,7 +25,7 @@ func TestEnclaveImages(t *testing.T) {
 		i, err := OpenFile(filepath.Join("testdata", tt.file))
 		require.NoError(t, err)
 		defer i.Close()
-		assert.Equal(t, Enclave, i.Kind)
+		assert.Equal(t, KindEnclave, i.Kind)
 		assert.Equal(t, tt.is64, i.Is64)
 		c, err := i.Enclave()
 		require.NoError(t, err)
@@ -118,7 +118,7 @@ func checkEnclave(t *rapid.T) {
 	i, err := Open(bytes.NewReader(b), int64(len(b)))
 	require.NoError(t, err)
 	require.Empty(t, i.Problems)
-	require.Equal(t, Enclave, i.Kind)
+	require.Equal(t, KindEnclave, i.Kind)
 	got, err := i.Enclave()
 	require.NoError(t, err)
 	want.Offset, want.RVA = got.Offset, got.RVA

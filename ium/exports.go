@@ -263,26 +263,26 @@ const maxImports = 256
 
 // importsKernel tells whether the image imports from the kernel or the libraries that
 // only drivers have.
-func (i *Image) importsKernel() bool {
+func (i *Image) importsKernel() (bool, error) {
 	rva, _ := i.Directory(pe.IMAGE_DIRECTORY_ENTRY_IMPORT)
 	if rva == 0 {
-		return false
+		return false, nil
 	}
 	for range maxImports {
 		// The import directory table: rows of 20 bytes, the last of zeros.
 		var row [20]byte
-		if i.ReadRVA(row[:], rva) != nil || row == [20]byte{} {
-			return false
+		if err := i.ReadRVA(row[:], rva); err != nil || row == [20]byte{} {
+			return false, err
 		}
 		name, err := i.cstring(binary.LittleEndian.Uint32(row[12:]), 64)
 		if err != nil {
-			return false
+			return false, err
 		}
 		switch strings.ToLower(name) {
 		case "ntoskrnl.exe", "hal.dll", "ndis.sys", "wdfldr.sys", "win32k.sys", "fltmgr.sys", "storport.sys":
-			return true
+			return true, nil
 		}
 		rva += 20
 	}
-	return false
+	return false, nil
 }

@@ -286,9 +286,9 @@ func (i *Image) judgeImage(f *Finding) {
 		f.because(Malformed, p.Offset, p.Rule, "%s", p.Detail)
 	}
 	switch i.Kind {
-	case Driver, EFI, DotNet:
+	case KindDriver, KindEFI, KindDotNet:
 		f.because(Misplaced, i.optional, RulePolicyImage, "a %v image does not run in VTL1", i.Kind)
-	case DLL:
+	case KindDLL:
 		f.note(i.optional-2, RulePolicyImage, "a DLL: the policy that counts is that of the program, or this is an extension of it")
 	}
 	switch i.Machine {
@@ -303,10 +303,7 @@ func (i *Image) judgeImage(f *Finding) {
 // parsePolicy reads the policy at the location.
 func (i *Image) parsePolicy(f *Finding) error {
 	rva := f.Location.RVA
-	room, err := i.room(rva)
-	if err != nil {
-		return f.formatReason(Malformed, err)
-	}
+	room, _ := i.room(rva) // it lies in a section or in the headers
 	offset := func(n int) int64 {
 		if f.Location.Offset < 0 {
 			return -1
@@ -373,12 +370,7 @@ func (f *Finding) reviewEntries() {
 		e := &f.Policy.Entries[n]
 		raw := e.Value
 		e.Value = e.Type.value(raw)
-		at := func(n int64) int64 {
-			if e.Offset < 0 {
-				return -1
-			}
-			return e.Offset + n
-		}
+		at := func(n int64) int64 { return e.Offset + n } // in the file, for zeros are no entry
 		var info PolicyInfo
 		if e.ID.Known() {
 			info = policyInfos[e.ID]
@@ -405,8 +397,6 @@ func (f *Finding) reviewEntries() {
 		switch {
 		case e.ID.takes(e.Type):
 		case e.Type == EntryOverride && info.Rules&CheckedAtCreation == 0:
-		case info.Inferred:
-			f.note(at(0), RulePolicyEntryType, "entry %d: %v has the type %v, not one that its meaning lets expect", n, e.ID, e.Type)
 		default:
 			f.because(Malformed, at(0), RulePolicyEntryType, "entry %d: %v has the type %v: the secure kernel takes %v", n, e.ID, e.Type, info.Types[0])
 		}
@@ -454,10 +444,7 @@ func (i *Image) readTexts(f *Finding, rva, n uint32) error {
 			continue
 		}
 		slot := policyHeaderSize + policyEntrySize*uint32(n) + 8
-		at := int64(-1)
-		if e.Offset >= 0 {
-			at = e.Offset + 8
-		}
+		at := e.Offset + 8
 		switch {
 		case err != nil || relocated[rva+slot]:
 		case i.Characteristics&stripped != 0:

@@ -128,12 +128,12 @@ type Kind uint8
 
 // Kinds. What could be of several kinds is of the last of them in this list.
 const (
-	Program Kind = iota // what is nothing else
-	DLL                 // IMAGE_FILE_DLL
-	Driver              // subsystem native, and a WDM driver or an importer of the kernel or its libraries
-	EFI                 // one of the EFI subsystems
-	DotNet              // a CLR header: the data directory IMAGE_DIRECTORY_ENTRY_COM_DESCRIPTOR
-	Enclave             // an enclave configuration in its load configuration
+	KindProgram Kind = iota // what is nothing else
+	KindDLL                 // IMAGE_FILE_DLL
+	KindDriver              // subsystem native, and a WDM driver or an importer of the kernel or its libraries
+	KindEFI                 // one of the EFI subsystems
+	KindDotNet              // a CLR header: the data directory IMAGE_DIRECTORY_ENTRY_COM_DESCRIPTOR
+	KindEnclave             // an enclave configuration in its load configuration
 )
 
 var kindNames = [...]string{"program", "DLL", "driver", "EFI", ".NET", "enclave"}
@@ -271,10 +271,9 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 		return nil, broken(nt+4, RuleMachine, "%v is a machine of %d bits, and the optional header is for the other width", machine, width)
 	}
 	directories := binary.LittleEndian.Uint32(optional[fixed-4:])
-	if room := uint32(len(optional)-fixed) / 8; directories > room {
-		if directories > 16 || room < 16 {
-			i.problem(i.optional+int64(fixed)-4, RuleDirectoryCount, "%d data directories, where there is room for %d", directories, room)
-		}
+	// There are 16, also in a header of PE32 that is as long as one of PE32+.
+	if room := min(uint32(len(optional)-fixed)/8, 16); directories > room {
+		i.problem(i.optional+int64(fixed)-4, RuleDirectoryCount, "%d data directories, where there is room for %d", directories, room)
 		directories = room
 	}
 	table, err := part(i.optional+optionalSize, sections*40)
@@ -290,7 +289,9 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 		i.sections[n].Header = i.optional + optionalSize + int64(n)*40
 	}
 	i.check(i.optional + optionalSize + sections*40)
-	i.Kind = i.kind()
+	if i.Kind, err = i.kind(); err != nil {
+		return nil, err
+	}
 	return i, nil
 }
 
@@ -426,27 +427,32 @@ func (i *Image) rawRange(s *Section) (from, to int64) {
 	return from, from + int64(s.RawSize)
 }
 
-// kind tells what the image is.
-func (i *Image) kind() Kind {
-	if c, err := i.LoadConfig(); err == nil && c != nil && c.EnclaveConfigurationPointer != 0 {
-		return Enclave
+// kind tells what the image is. The error is the reader's.
+func (i *Image) kind() (Kind, error) {
+	if c, err := i.LoadConfig(); readerError(err) != nil {
+		return 0, err
+	} else if err == nil && c != nil && c.EnclaveConfigurationPointer != 0 {
+		return KindEnclave, nil
 	}
 	if rva, _ := i.Directory(pe.IMAGE_DIRECTORY_ENTRY_COM_DESCRIPTOR); rva != 0 {
-		return DotNet
+		return KindDotNet, nil
 	}
 	switch i.Subsystem {
 	case pe.IMAGE_SUBSYSTEM_EFI_APPLICATION, pe.IMAGE_SUBSYSTEM_EFI_BOOT_SERVICE_DRIVER,
 		pe.IMAGE_SUBSYSTEM_EFI_RUNTIME_DRIVER, pe.IMAGE_SUBSYSTEM_EFI_ROM:
-		return EFI
+		return KindEFI, nil
 	case pe.IMAGE_SUBSYSTEM_NATIVE:
-		if i.DLLCharacteristics&pe.IMAGE_DLLCHARACTERISTICS_WDM_DRIVER != 0 || i.importsKernel() {
-			return Driver
+		if i.DLLCharacteristics&pe.IMAGE_DLLCHARACTERISTICS_WDM_DRIVER != 0 {
+			return KindDriver, nil
+		}
+		if is, err := i.importsKernel(); is || readerError(err) != nil {
+			return KindDriver, err
 		}
 	}
 	if i.Characteristics&pe.IMAGE_FILE_DLL != 0 {
-		return DLL
+		return KindDLL, nil
 	}
-	return Program
+	return KindProgram, nil
 }
 
 // OpenFile opens a regular file. Close closes it. The error is that of the file system or

@@ -115,7 +115,7 @@ func TestOpenHeaders(t *testing.T) {
 		require.Empty(t, i.Problems)
 		require.Equal(t, machine, i.Machine)
 		require.Equal(t, wide == 0x20b, i.Is64)
-		require.Equal(t, ium.Program, i.Kind)
+		require.Equal(t, ium.KindProgram, i.Kind)
 		require.EqualValues(t, len(b), i.Size)
 		require.EqualValues(t, h.optional+64, i.ChecksumOffset())
 		require.EqualValues(t, h.directories+4*8, i.DirectoryOffset(4))
@@ -243,11 +243,37 @@ func TestFewDirectories(t *testing.T) {
 	require.Zero(t, rva+size)
 }
 
+// There are 16 data directories, whatever a header has room for. That of PE32 is shorter
+// than that of PE32+ by 16 bytes, which are no directories.
+func TestManyDirectories(t *testing.T) {
+	for _, machine := range []ium.Machine{ium.MachineAMD64, ium.MachineI386} {
+		b := build(t, ium.ImageSpec{Machine: machine, Sections: []ium.SectionSpec{{Name: ".data", Data: []byte{1}}}})
+		h := headersOf(b)
+		for _, count := range []uint32{16, 17, 18, 19, 0xffffffff} {
+			for _, longer := range []int{0, 8, 16, 24, 4096} {
+				c := slices.Insert(slices.Clone(b), h.sections, make([]byte, longer)...)
+				c = put(put(c, h.nt+20, uint16(h.sections-h.optional+longer)), h.directories-4, count)
+				i := open(t, c)
+				_, size := i.Directory(16)
+				require.Zero(t, size)
+				require.Len(t, i.Sections(), 1)
+				wrong := slices.ContainsFunc(i.Problems, func(p *ium.FormatError) bool { return p.Rule == ium.RuleDirectoryCount })
+				require.Equal(t, count > 16, wrong, "%d directories, %d bytes more", count, longer)
+			}
+		}
+	}
+}
+
 func TestKinds(t *testing.T) {
 	imports := func(dll string) []ium.SectionSpec {
 		b := make([]byte, 40)
 		binary.LittleEndian.PutUint32(b[12:], 0x1000+40)
 		return []ium.SectionSpec{{Name: ".idata", Characteristics: 0x40000040, Data: append(b, dll+"\x00"...)}}
+	}
+	endless := imports("ntdll.dll")
+	endless[0].Data = append(bytes.Repeat(endless[0].Data[:20], 1000), "ntdll.dll\x00"...)
+	for n := range 1000 {
+		binary.LittleEndian.PutUint32(endless[0].Data[20*n+12:], 0x1000+20000)
 	}
 	importing := map[int]pe.DataDirectory{1: {VirtualAddress: 0x1000, Size: 40}}
 	for _, k := range []struct {
@@ -255,16 +281,18 @@ func TestKinds(t *testing.T) {
 		spec ium.ImageSpec
 		kind ium.Kind
 	}{
-		{"console", ium.ImageSpec{}, ium.Program},
-		{"DLL", ium.ImageSpec{Characteristics: pe.IMAGE_FILE_DLL}, ium.DLL},
-		{"native program", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_NATIVE, Sections: imports("ntdll.dll"), Directories: importing}, ium.Program},
-		{"native, imports nothing", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_NATIVE}, ium.Program},
-		{"native, imports nowhere", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_NATIVE, Directories: importing}, ium.Program},
-		{"driver", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_NATIVE, Sections: imports("NTOSKRNL.exe"), Directories: importing}, ium.Driver},
-		{"imports the kernel, not native", ium.ImageSpec{Sections: imports("ntoskrnl.exe"), Directories: importing}, ium.Program},
-		{"WDM driver", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_NATIVE, DLLCharacteristics: pe.IMAGE_DLLCHARACTERISTICS_WDM_DRIVER}, ium.Driver},
-		{"EFI", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_EFI_APPLICATION}, ium.EFI},
-		{".NET", ium.ImageSpec{Characteristics: pe.IMAGE_FILE_DLL, Directories: map[int]pe.DataDirectory{14: {VirtualAddress: 0x2000, Size: 72}}}, ium.DotNet},
+		{"console", ium.ImageSpec{}, ium.KindProgram},
+		{"DLL", ium.ImageSpec{Characteristics: pe.IMAGE_FILE_DLL}, ium.KindDLL},
+		{"native program", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_NATIVE, Sections: imports("ntdll.dll"), Directories: importing}, ium.KindProgram},
+		{"native, imports nothing", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_NATIVE}, ium.KindProgram},
+		{"native, imports nowhere", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_NATIVE, Directories: importing}, ium.KindProgram},
+		{"native, imports no name", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_NATIVE, Sections: imports(strings.Repeat("n", 65)), Directories: importing}, ium.KindProgram},
+		{"native, imports without an end", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_NATIVE, Sections: endless, Directories: importing}, ium.KindProgram},
+		{"driver", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_NATIVE, Sections: imports("NTOSKRNL.exe"), Directories: importing}, ium.KindDriver},
+		{"imports the kernel, not native", ium.ImageSpec{Sections: imports("ntoskrnl.exe"), Directories: importing}, ium.KindProgram},
+		{"WDM driver", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_NATIVE, DLLCharacteristics: pe.IMAGE_DLLCHARACTERISTICS_WDM_DRIVER}, ium.KindDriver},
+		{"EFI", ium.ImageSpec{Subsystem: pe.IMAGE_SUBSYSTEM_EFI_APPLICATION}, ium.KindEFI},
+		{".NET", ium.ImageSpec{Characteristics: pe.IMAGE_FILE_DLL, Directories: map[int]pe.DataDirectory{14: {VirtualAddress: 0x2000, Size: 72}}}, ium.KindDotNet},
 	} {
 		t.Run(k.name, func(t *testing.T) {
 			i := open(t, build(t, k.spec))
@@ -422,9 +450,9 @@ func TestStandardLibraryImages(t *testing.T) {
 func TestNamesOfMachinesAndKinds(t *testing.T) {
 	require.Equal(t, "AMD64", ium.MachineAMD64.String())
 	require.Equal(t, "Machine(0x1234)", ium.Machine(0x1234).String())
-	require.Equal(t, "enclave", ium.Enclave.String())
+	require.Equal(t, "enclave", ium.KindEnclave.String())
 	require.Equal(t, "Kind(200)", ium.Kind(200).String())
-	b, err := ium.DotNet.MarshalText()
+	b, err := ium.KindDotNet.MarshalText()
 	require.NoError(t, err)
 	require.Equal(t, ".NET", string(b))
 }

@@ -3,6 +3,7 @@ package ium
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/govtx/vtx/internal/names"
@@ -13,14 +14,14 @@ type Question uint8
 
 // Questions.
 const (
-	// Create: make a secure process of the image.
-	Create Question = iota
+	// CreateProcess: make a secure process of the image.
+	CreateProcess Question = iota
 	// AttachDebugger: debug the process from VTL0 (secure service DebugProcess).
 	AttachDebugger
 	// WriteCrashDump: write a dump of the process when it fails.
 	WriteCrashDump
-	// Trace: let the process write events (ETW) that VTL0 sees.
-	Trace
+	// TraceEvents: let the process write events (ETW) that VTL0 sees.
+	TraceEvents
 	// DebugSecureKernel: see the process through a kernel debugger of VTL1.
 	DebugSecureKernel
 
@@ -138,31 +139,31 @@ const (
 
 // judgeRules is the model. Of the rules for a question the first one that holds decides;
 // the last one always does. All questions but the last, DebugSecureKernel, begin with the
-// rules of Create that deny: without a process there is nothing to do.
+// rules of CreateProcess that deny: without a process there is nothing to do.
 var judgeRules = []JudgeRule{
-	{Create, "create-no-policy", false, false, "the image has no policy: it is not a trustlet", fromReadPolicy,
+	{CreateProcess, "create-no-policy", false, false, "the image has no policy: it is not a trustlet", fromReadPolicy,
 		func(j *judged) bool { return j.policy == nil }},
-	{Create, "create-version", false, true, "the version of the policy is not 1", fromHeader,
+	{CreateProcess, "create-version", false, true, "the version of the policy is not 1", fromHeader,
 		func(j *judged) bool { return j.policy.Version != 1 }},
-	{Create, "create-type", false, false, "an entry has a type that its id does not have: ETW, parent security descriptor revision and SVN are UInt32, the parent security descriptor is a Unicode string, capabilities are UInt64", fromCallback,
+	{CreateProcess, "create-type", false, false, "an entry has a type that its id does not have: ETW, parent security descriptor revision and SVN are UInt32, the parent security descriptor is a Unicode string, capabilities are UInt64", fromCallback,
 		func(j *judged) bool { return j.wrongType }},
-	{Create, "create-twice", false, false, "ETW, the parent security descriptor, its revision or the SVN is there more than once", fromCallback,
+	{CreateProcess, "create-twice", false, false, "ETW, the parent security descriptor, its revision or the SVN is there more than once", fromCallback,
 		func(j *judged) bool { return j.twice }},
-	{Create, "create-capability", false, false, "a capability is not a number from 0 to 7", fromCallback,
+	{CreateProcess, "create-capability", false, false, "a capability is not a number from 0 to 7", fromCallback,
 		func(j *judged) bool { return j.badCapability }},
-	{Create, "create-scenario", false, true, "a scenario id is not a string with a GUID", fromCallback,
+	{CreateProcess, "create-scenario", false, true, "a scenario id is not a string with a GUID", fromCallback,
 		func(j *judged) bool { return j.badScenario }},
-	{Create, "create-id-zero", false, false, "the trustlet id of the policy is 0", fromReadPolicy,
+	{CreateProcess, "create-id-zero", false, false, "the trustlet id of the policy is 0", fromReadPolicy,
 		func(j *judged) bool { return j.policy.ID == 0 }},
-	{Create, "create-id", false, false, "the creator has asked for a trustlet id that is not the one of the policy", fromReadPolicy,
+	{CreateProcess, "create-id", false, false, "the creator has asked for a trustlet id that is not the one of the policy", fromReadPolicy,
 		func(j *judged) bool { return j.RequestedID != 0 && j.RequestedID != j.policy.ID }},
-	{Create, "create-parent-half", false, false, "only one of the parent security descriptor and its revision is there, or the descriptor is empty", fromReadPolicy,
+	{CreateProcess, "create-parent-half", false, false, "only one of the parent security descriptor and its revision is there, or the descriptor is empty", fromReadPolicy,
 		func(j *judged) bool { return j.parentSD != j.parentRevision || j.parentSD && j.emptySD }},
-	{Create, "create-parent", false, false, "the creator does not fit the parent security descriptor", fromReadPolicy,
+	{CreateProcess, "create-parent", false, false, "the creator does not fit the parent security descriptor", fromReadPolicy,
 		func(j *judged) bool { return j.parentSD && j.WrongParent }},
-	{Create, "create-capability-5", false, false, "capability 5 is not supported", fromInitialize,
+	{CreateProcess, "create-capability-5", false, false, "capability 5 is not supported", fromInitialize,
 		func(j *judged) bool { return j.capabilities&(1<<5) != 0 }},
-	{Create, "create-allowed", true, false, "the policy is accepted", fromReadPolicy, always},
+	{CreateProcess, "create-allowed", true, false, "the policy is accepted", fromReadPolicy, always},
 
 	{AttachDebugger, "debug-missing", false, false, "the policy says nothing on debugging", fromDebugging,
 		func(j *judged) bool { return !j.debug.there }},
@@ -194,11 +195,11 @@ var judgeRules = []JudgeRule{
 		func(j *judged) bool { return !j.key }},
 	{WriteCrashDump, "dump-encrypted", true, false, "crash dumps are enabled, encrypted with the key of the policy", fromInternals, always},
 
-	{Trace, "trace-missing", false, false, "the policy says nothing on ETW", fromCallback,
+	{TraceEvents, "trace-missing", false, false, "the policy says nothing on ETW", fromCallback,
 		func(j *judged) bool { return !j.etw.there }},
-	{Trace, "trace-allowed", true, false, "ETW is enabled", fromCallback,
+	{TraceEvents, "trace-allowed", true, false, "ETW is enabled", fromCallback,
 		func(j *judged) bool { return j.etw.value == 1 }},
-	{Trace, "trace-disabled", false, false, "ETW is not enabled: that is 1, and no other number", fromCallback, always},
+	{TraceEvents, "trace-disabled", false, false, "ETW is not enabled: that is 1, and no other number", fromCallback, always},
 
 	{DebugSecureKernel, "kernel-debug", true, true, "the secure kernel may be debugged, and its debugger sees all of VTL1: no policy is asked", fromSysInfo,
 		func(j *judged) bool { return j.DebugEnabled }},
@@ -208,16 +209,10 @@ var judgeRules = []JudgeRule{
 func always(*judged) bool { return true }
 
 // JudgeRules returns the rules of the model in order: of those for a question the first
-// one that holds decides. Rules of [Create] that deny also decide for the others, but
+// one that holds decides. Rules of [CreateProcess] that deny also decide for the others, but
 // not for [DebugSecureKernel].
 func JudgeRules() iter.Seq[JudgeRule] {
-	return func(yield func(JudgeRule) bool) {
-		for _, r := range judgeRules {
-			if !yield(r) {
-				return
-			}
-		}
-	}
+	return slices.Values(judgeRules)
 }
 
 // judged is what the rules look at.
@@ -298,7 +293,7 @@ func Judge(p *Policy, platform Platform, q Question) Answer {
 	for i := range judgeRules {
 		r := &judgeRules[i]
 		applies := r.Question == q
-		if r.Question == Create && q != DebugSecureKernel && q < numQuestions {
+		if r.Question == CreateProcess && q != DebugSecureKernel && q < numQuestions {
 			applies = applies || !r.Allowed
 		}
 		if applies && r.holds(&j) {

@@ -180,7 +180,7 @@ func checkJudge(t *rapid.T) {
 			if r.Rule == a.Rule {
 				n++
 				require.Equal(t, Answer{q, r.Allowed, r.Rule, r.Reason, r.Source, r.Inferred}, a)
-				require.True(t, r.Question == q || r.Question == Create && !r.Allowed && q != DebugSecureKernel)
+				require.True(t, r.Question == q || r.Question == CreateProcess && !r.Allowed && q != DebugSecureKernel)
 			}
 		}
 		require.Equal(t, 1, n, "rule %s", a.Rule)
@@ -188,19 +188,19 @@ func checkJudge(t *rapid.T) {
 	}
 	require.Equal(t, platform.DebugEnabled, answers[DebugSecureKernel].Allowed)
 	if p == nil {
-		require.Equal(t, Rule("create-no-policy"), answers[Trace].Rule)
+		require.Equal(t, Rule("create-no-policy"), answers[TraceEvents].Rule)
 		return
 	}
 	created, etw := createModel(p, platform)
 	// The two rules of the model that createModel does not have.
-	if r := answers[Create].Rule; r == "create-version" || r == "create-scenario" {
+	if r := answers[CreateProcess].Rule; r == "create-version" || r == "create-scenario" {
 		return
 	}
-	require.Equal(t, created, answers[Create].Allowed, "%v", answers[Create])
-	require.Equal(t, created && etw, answers[Trace].Allowed, "%v", answers[Trace])
+	require.Equal(t, created, answers[CreateProcess].Allowed, "%v", answers[CreateProcess])
+	require.Equal(t, created && etw, answers[TraceEvents].Allowed, "%v", answers[TraceEvents])
 	if !created {
-		require.Equal(t, answers[Create].Rule, answers[AttachDebugger].Rule)
-		require.Equal(t, answers[Create].Rule, answers[WriteCrashDump].Rule)
+		require.Equal(t, answers[CreateProcess].Rule, answers[AttachDebugger].Rule)
+		require.Equal(t, answers[CreateProcess].Rule, answers[WriteCrashDump].Rule)
 	}
 }
 
@@ -225,7 +225,7 @@ func TestJudgeRules(t *testing.T) {
 		{rule: "create-version", policy: &Policy{Version: 2, ID: 7}},
 		{rule: "create-type", entries: entries{{Type: EntryBool, ID: PolicyETW, Value: 1}}},
 		{rule: "create-type", entries: entries{{Type: EntryOverride, ID: PolicyCapability}}},
-		{rule: "create-type", entries: entries{{Type: EntryAnsiString, ID: PolicyParentSD, Text: "D:"}, revision}, question: Trace},
+		{rule: "create-type", entries: entries{{Type: EntryAnsiString, ID: PolicyParentSD, Text: "D:"}, revision}, question: TraceEvents},
 		{rule: "create-twice", entries: entries{number(PolicySVN, 1), number(PolicySVN, 1)}},
 		{rule: "create-capability", entries: entries{capability(8)}},
 		{rule: "create-scenario", entries: entries{scenario("scenario")}},
@@ -257,9 +257,9 @@ func TestJudgeRules(t *testing.T) {
 		{rule: "dump-no-key", entries: entries{number(PolicyCrashDump, 1), {Type: EntryOverride, ID: PolicyCrashDumpKey}}, question: WriteCrashDump},
 		{rule: "dump-encrypted", entries: entries{number(PolicyCrashDump, 1), dumpKey}, question: WriteCrashDump},
 
-		{rule: "trace-missing", entries: entries{}, question: Trace},
-		{rule: "trace-allowed", entries: entries{number(PolicyETW, 1)}, question: Trace},
-		{rule: "trace-disabled", entries: entries{number(PolicyETW, 2)}, question: Trace},
+		{rule: "trace-missing", entries: entries{}, question: TraceEvents},
+		{rule: "trace-allowed", entries: entries{number(PolicyETW, 1)}, question: TraceEvents},
+		{rule: "trace-disabled", entries: entries{number(PolicyETW, 2)}, question: TraceEvents},
 
 		{rule: "kernel-debug", question: DebugSecureKernel, platform: Platform{DebugEnabled: true}},
 		{rule: "kernel-no-debug", question: DebugSecureKernel},

@@ -39,9 +39,7 @@ func (i *Image) LoadConfig() (*LoadConfig, error) {
 	// The structure's own size counts, since linkers write other ones in the data
 	// directory; if it has none, that one does.
 	n := cmp.Or(binary.LittleEndian.Uint32(b[:]), size)
-	if room, err := i.room(rva); err != nil {
-		return nil, err
-	} else if n < 4 || n > room {
+	if room, _ := i.room(rva); n < 4 || n > room {
 		return nil, broken(i.offsetOf(rva), RuleLoadConfig, "a size of %d bytes, with %d left of its section", n, room)
 	}
 	c := &LoadConfig{Offset: i.offsetOf(rva), RVA: rva, Size: n}

@@ -166,7 +166,7 @@ func (n *Numbering) Lookup(b WindowsBuild, number uint32) (found Numbered, err e
 
 // NumberOf returns the number that a name has in a build. Names are as in the table, also
 // without what all begin with (SECURESERVICE_, Ium), without regard to case, blanks,
-// hyphens and underscores.
+// hyphens and underscores. The error is a *[NameError] if no build has the name.
 func (n *Numbering) NumberOf(b WindowsBuild, name string) (uint32, error) {
 	if err := n.check(b); err != nil {
 		return 0, err
@@ -188,7 +188,7 @@ func (n *Numbering) NumberOf(b WindowsBuild, name string) (uint32, error) {
 	return uint32(v), nil
 }
 
-// Name returns a name as the table has it.
+// Name returns a name as the table has it. The error is a *[NameError].
 func (n *Numbering) Name(name string) (string, error) {
 	row, err := n.find(name)
 	if err != nil {
@@ -205,16 +205,32 @@ func (n *Numbering) find(name string) (*numberedRow, error) {
 			return &n.rows[i], nil
 		}
 	}
-	var like []string
+	unknown := &NameError{Name: name, what: n.what}
 	for i := range n.rows {
 		if len(squeezed) > 2 && strings.Contains(names.Squeeze(n.rows[i].name), squeezed) {
-			like = append(like, n.rows[i].name)
+			unknown.Alike = append(unknown.Alike, n.rows[i].name)
 		}
 	}
-	if len(like) > 0 && len(like) <= 12 {
-		return nil, fmt.Errorf("ium: none of the %s is named %.80q; there are %s", n.what, name, strings.Join(like, ", "))
+	if len(unknown.Alike) > 12 {
+		unknown.Alike = nil
 	}
-	return nil, fmt.Errorf("ium: none of the %s of any build is named %.80q", n.what, name)
+	return nil, unknown
+}
+
+// A NameError tells that no build has a name.
+type NameError struct {
+	Name  string   // as it was asked for
+	Alike []string // names that it is a part of, unless these are more than 12
+
+	what string
+}
+
+// Error returns the name and those that are alike.
+func (e *NameError) Error() string {
+	if len(e.Alike) > 0 {
+		return fmt.Sprintf("ium: none of the %s is named %.80q; there are %s", e.what, e.Name, strings.Join(e.Alike, ", "))
+	}
+	return fmt.Sprintf("ium: none of the %s of any build is named %.80q", e.what, e.Name)
 }
 
 // Differences returns the names whose number in one build is not that in the other, in

@@ -3,6 +3,7 @@ package ium_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -166,6 +167,16 @@ func TestNumberingErrors(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+func TestNameError(t *testing.T) {
+	var unknown *ium.NameError
+	require.ErrorAs(t, second(ium.SecureServices().NumberOf(ium.Build22000, "retpoline")), &unknown)
+	require.Equal(t, "retpoline", unknown.Name)
+	require.Contains(t, unknown.Alike, "SECURESERVICE_INITIALIZE_RETPOLINE")
+	require.ErrorAs(t, second(ium.SystemCalls().Name("Ium")), &unknown)
+	require.Empty(t, unknown.Alike) // all are
+	require.False(t, errors.As(second(ium.SecureServices().NumberOf(ium.Build25276, "NONE")), &unknown))
+}
 
 func TestDifferences(t *testing.T) {
 	services := ium.SecureServices()

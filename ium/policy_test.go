@@ -55,16 +55,16 @@ func TestLinkedImages(t *testing.T) {
 		export  string
 		rules   []ium.Rule // of the reasons, with ~ before those of notes
 	}{
-		{"policy64.exe", ium.MachineAMD64, ium.Program, ium.Valid, ".tPolicy", ium.PolicyExport, nil},
-		{"policy32.exe", ium.MachineI386, ium.Program, ium.Valid, ".tPolicy", ium.PolicyExport, []ium.Rule{"~" + ium.RulePolicyMachine}},
-		{"policy64-old.exe", ium.MachineAMD64, ium.Program, ium.Valid, ".tPolicy", ium.OldPolicyExport, nil},
-		{"policy32-old.exe", ium.MachineI386, ium.Program, ium.Valid, ".tPolicy", ium.OldPolicyExport, []ium.Rule{"~" + ium.RulePolicyMachine}},
-		{"policy64-both.exe", ium.MachineAMD64, ium.Program, ium.Valid, ".tPolicy", ium.PolicyExport, nil},
-		{"policy64-two.exe", ium.MachineAMD64, ium.Program, ium.Malformed, ".tPolicy", ium.PolicyExport, []ium.Rule{ium.RulePolicyExportTwice}},
-		{"policy64-rdata.exe", ium.MachineAMD64, ium.Program, ium.Misplaced, ".rdata", ium.PolicyExport, []ium.Rule{ium.RulePolicySection}},
-		{"policy64-noexport.exe", ium.MachineAMD64, ium.Program, ium.Misplaced, ".tPolicy", "", []ium.Rule{ium.RulePolicyExport}},
-		{"policy64.dll", ium.MachineAMD64, ium.DLL, ium.Valid, ".tPolicy", ium.PolicyExport, []ium.Rule{"~" + ium.RulePolicyImage}},
-		{"policy64.sys", ium.MachineAMD64, ium.Driver, ium.Misplaced, ".tPolicy", ium.PolicyExport, []ium.Rule{ium.RulePolicyImage}},
+		{"policy64.exe", ium.MachineAMD64, ium.KindProgram, ium.Valid, ".tPolicy", ium.PolicyExport, nil},
+		{"policy32.exe", ium.MachineI386, ium.KindProgram, ium.Valid, ".tPolicy", ium.PolicyExport, []ium.Rule{"~" + ium.RulePolicyMachine}},
+		{"policy64-old.exe", ium.MachineAMD64, ium.KindProgram, ium.Valid, ".tPolicy", ium.OldPolicyExport, nil},
+		{"policy32-old.exe", ium.MachineI386, ium.KindProgram, ium.Valid, ".tPolicy", ium.OldPolicyExport, []ium.Rule{"~" + ium.RulePolicyMachine}},
+		{"policy64-both.exe", ium.MachineAMD64, ium.KindProgram, ium.Valid, ".tPolicy", ium.PolicyExport, nil},
+		{"policy64-two.exe", ium.MachineAMD64, ium.KindProgram, ium.Malformed, ".tPolicy", ium.PolicyExport, []ium.Rule{ium.RulePolicyExportTwice}},
+		{"policy64-rdata.exe", ium.MachineAMD64, ium.KindProgram, ium.Misplaced, ".rdata", ium.PolicyExport, []ium.Rule{ium.RulePolicySection}},
+		{"policy64-noexport.exe", ium.MachineAMD64, ium.KindProgram, ium.Misplaced, ".tPolicy", "", []ium.Rule{ium.RulePolicyExport}},
+		{"policy64.dll", ium.MachineAMD64, ium.KindDLL, ium.Valid, ".tPolicy", ium.PolicyExport, []ium.Rule{"~" + ium.RulePolicyImage}},
+		{"policy64.sys", ium.MachineAMD64, ium.KindDriver, ium.Misplaced, ".tPolicy", ium.PolicyExport, []ium.Rule{ium.RulePolicyImage}},
 	} {
 		t.Run(image.name, func(t *testing.T) {
 			i, err := ium.OpenFile(filepath.Join("testdata", image.name))
@@ -198,6 +198,12 @@ func TestGrades(t *testing.T) {
 
 		// What it is in.
 		{name: "32 bits", spec: func(s *ium.ImageSpec) { s.Machine = ium.MachineI386 }, grade: ium.Valid, rules: []ium.Rule{"~" + ium.RulePolicyMachine}, at: -1},
+		{name: "32 bits, pointers of 64", spec: func(s *ium.ImageSpec) { s.Machine = ium.MachineI386 }, bytes: func(b []byte, policy int, _ headers) []byte {
+			return put(b, policy+16+16*3+12, uint32(1))
+		}, grade: ium.Valid, rules: []ium.Rule{"~" + ium.RulePolicyMachine, "~" + ium.RulePolicyValue}, at: -1},
+		{name: "strings that are not in the file", bytes: func(b []byte, policy int, h headers) []byte {
+			return put(put(b, policy+pointer, uint64(base+0x3000)), h.sections+80+20, uint32(0x700000))
+		}, grade: ium.Malformed, rules: []ium.Rule{ium.RuleSectionRawData, ium.RuleTruncated, ium.RuleTruncated}, at: -1},
 		{name: "ARM64", spec: func(s *ium.ImageSpec) { s.Machine = ium.MachineARM64 }, grade: ium.Valid},
 		{name: "wrong machine", spec: func(s *ium.ImageSpec) { s.Machine = ium.MachineIA64 }, grade: ium.Malformed, rules: []ium.Rule{ium.RulePolicyMachine}, at: -1},
 		{name: "unknown machine", spec: func(s *ium.ImageSpec) { s.Machine = 0x1234 }, grade: ium.Malformed, rules: []ium.Rule{ium.RulePolicyMachine}, at: -1},
@@ -448,6 +454,9 @@ func TestBuildRefuses(t *testing.T) {
 		{ium.ImageSpec{Directories: map[int]pe.DataDirectory{16: {}}}, "data directory 16"},
 		{ium.ImageSpec{Policy: &ium.Policy{Entries: many(257)}}, "257 entries"},
 		{ium.ImageSpec{Exports: make([]ium.Export, ium.MaxExports+1)}, "65537 exports"},
+		{ium.ImageSpec{Sections: []ium.SectionSpec{{VirtualSize: 1<<31 - 0x2000}}, Policy: somePolicy()}, `section ".tPolicy" ends`},
+		{ium.ImageSpec{Sections: []ium.SectionSpec{{VirtualSize: 1<<31 - 0x2000}}, Exports: make([]ium.Export, 1)}, `section ".edata" ends`},
+		{ium.ImageSpec{Sections: []ium.SectionSpec{{VirtualSize: 1<<31 - 0x2000}}, Pointers: make([]uint32, 1)}, `section ".reloc" ends`},
 	} {
 		_, err := c.spec.Build()
 		require.ErrorContains(t, err, c.want)

@@ -1,6 +1,9 @@
 package ium
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // A Rule is the short name of a rule that an image, its policy or another structure has
 // to follow. It is what a [FormatError] and a [Reason] name.
@@ -19,6 +22,14 @@ func (e *FormatError) Error() string {
 		return fmt.Sprintf("%s: rule %s", e.Detail, e.Rule)
 	}
 	return fmt.Sprintf("offset %#x: %s: rule %s", e.Offset, e.Detail, e.Rule)
+}
+
+// readerError returns an error that is not about what a file holds: the reader's.
+func readerError(err error) error {
+	if errors.As(err, new(*FormatError)) {
+		return nil
+	}
+	return err
 }
 
 // broken returns a *FormatError.

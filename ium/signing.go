@@ -2,6 +2,7 @@ package ium
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
@@ -33,13 +34,15 @@ const (
 // What is read of an image's signatures at most. What is beyond gives a reason with
 // [RuleSignatureLimit].
 const (
-	MaxSignatures            = 32   // of an image, nested ones too
-	MaxSignatureNesting      = 4    // levels of nested signatures
-	MaxSignatureCertificates = 64   // in a signature
-	MaxSignatureSigners      = 4    // in a signature
-	MaxSignatureAttributes   = 64   // of a signer
-	MaxSignatureEKUs         = 64   // of a certificate
-	MaxSignatureKeyBits      = 8192 // of an RSA key that a signature is checked with
+	MaxSignatures            = 32        // of an image, nested ones too
+	MaxSignatureNesting      = 4         // levels of nested signatures
+	MaxSignatureCertificates = 64        // in a signature
+	MaxX509Size              = 32 << 10  // bytes of a certificate that crypto/x509 parses: the text of a name takes time by its square
+	MaxX509Total             = 512 << 10 // bytes of those of an image: parsing allocates some 40 times as many
+	MaxSignatureSigners      = 4         // in a signature
+	MaxSignatureAttributes   = 64        // of a signer
+	MaxSignatureEKUs         = 64        // of a certificate
+	MaxSignatureKeyBits      = 8192      // of an RSA key that a signature is checked with
 )
 
 // Object identifiers in signatures.
@@ -66,8 +69,8 @@ type Check uint8
 // Results.
 const (
 	NotChecked Check = iota // something for it is missing; a reason says what
-	Holds
-	Fails
+	CheckHolds
+	CheckFails
 )
 
 var checkNames = [...]string{"not checked", "holds", "fails"}
@@ -101,9 +104,9 @@ func (c *Check) UnmarshalText(text []byte) error {
 
 func checked(ok bool) Check {
 	if ok {
-		return Holds
+		return CheckHolds
 	}
-	return Fails
+	return CheckFails
 }
 
 // A Signature is an Authenticode signature that an image carries: what it claims, and
@@ -129,7 +132,7 @@ type Signature struct {
 type SigningCertificate struct {
 	Offset int64             // in the file
 	Raw    []byte            // the certificate in DER
-	X509   *x509.Certificate // nil if crypto/x509 cannot parse it, of which Err tells
+	X509   *x509.Certificate // nil if crypto/x509 cannot parse it, or it is too large for that; Err tells
 	Err    error
 	EKUs   []EKU // in the order of the certificate; nil if it has none
 
@@ -160,17 +163,18 @@ type Timestamp struct {
 // image, that of what is signed, and the signature by the signer's own key all hold.
 func (s *Signature) Consistent() bool {
 	for i := range s.Signers {
-		if s.Signers[i].Message != Holds || s.Signers[i].Signature != Holds {
+		if s.Signers[i].Message != CheckHolds || s.Signers[i].Signature != CheckHolds {
 			return false
 		}
 	}
-	return s.Image == Holds && len(s.Signers) > 0
+	return s.Image == CheckHolds && len(s.Signers) > 0
 }
 
 // Signatures reads the signatures in the image's certificate table and those nested in
 // them, each behind the one that holds it. A signature that is malformed is there as far
-// as it could be read, with the reasons. The error is that of [Image.Certificates]; along
-// with it come the signatures in front. An image without a certificate table has none.
+// as it could be read, with the reasons. The error is that of [Image.Certificates], with
+// which come the signatures in front, or of the reader of the file. An image without a
+// certificate table has none.
 func (i *Image) Signatures() ([]Signature, error) {
 	table, err := i.Certificates()
 	r := signatureReader{image: i}
@@ -191,7 +195,7 @@ func (i *Image) Signatures() ([]Signature, error) {
 			r.trailing(at, in)
 		}
 	}
-	return r.all, err
+	return r.all, cmp.Or(r.err, err)
 }
 
 // A signatureReader reads all signatures of an image.
@@ -199,6 +203,8 @@ type signatureReader struct {
 	image   *Image
 	all     []Signature
 	digests map[crypto.Hash]imageDigest
+	parsed  int   // bytes of certificates
+	err     error // the first one of the file's reader
 }
 
 type imageDigest struct {
@@ -221,13 +227,14 @@ func (r *signatureReader) add(s Signature) int {
 	return len(r.all) - 1
 }
 
-// reason notes an error, which is a *FormatError unless a file could not be read.
+// reason notes an error. One that is not about what the file holds is the reader's.
 func (r *signatureReader) reason(at int, err error) {
-	reason := Reason{Rule: RuleSignatureImage, Offset: -1, Detail: err.Error()}
-	if e, ok := err.(*FormatError); ok {
-		reason = Reason{Rule: e.Rule, Offset: e.Offset, Detail: e.Detail}
+	var bad *FormatError
+	if errors.As(err, &bad) {
+		r.all[at].Reasons = append(r.all[at].Reasons, Reason{Rule: bad.Rule, Offset: bad.Offset, Detail: bad.Detail})
+		return
 	}
-	r.all[at].Reasons = append(r.all[at].Reasons, reason)
+	r.err = cmp.Or(r.err, err)
 }
 
 // trailing notes what is behind a signature, unless it is the zeros that make the entry
@@ -337,7 +344,10 @@ func (r *signatureReader) certificates(at int, in der) error {
 			continue
 		}
 		c := SigningCertificate{Offset: e.at, Raw: e.raw}
-		if c.X509, c.Err = x509.ParseCertificate(e.raw); c.Err != nil {
+		if r.parsed += len(e.raw); len(e.raw) > MaxX509Size || r.parsed > MaxX509Total {
+			c.Err = broken(e.at, RuleSignatureLimit, "a certificate of %d bytes: crypto/x509 parses those of up to %d, and up to %d of an image", len(e.raw), MaxX509Size, MaxX509Total)
+			r.reason(at, c.Err)
+		} else if c.X509, c.Err = x509.ParseCertificate(e.raw); c.Err != nil {
 			r.reason(at, broken(e.at, RuleSignatureCertificate, "crypto/x509 cannot parse the certificate: %v", c.Err))
 		}
 		if err := c.read(e); err != nil {
@@ -483,7 +493,7 @@ func (r *signatureReader) indirectData(at int, data signedData) error {
 		return broken(digest.at, RuleSignatureAlgorithm, "the digest of the image is made with %s, which is not supported", s.Digest)
 	}
 	if len(s.Claimed) != hash.Size() {
-		s.Image = Fails
+		s.Image = CheckFails
 		return broken(digest.at, RuleSignatureImage, "the digest of the image has %d bytes; one made with %s has %d", len(s.Claimed), s.Digest, hash.Size())
 	}
 	computed := r.digest(hash)
@@ -491,7 +501,7 @@ func (r *signatureReader) indirectData(at int, data signedData) error {
 		return computed.err
 	}
 	s.Computed = computed.sum
-	if s.Image = checked(bytes.Equal(s.Computed, s.Claimed)); s.Image == Fails {
+	if s.Image = checked(bytes.Equal(s.Computed, s.Claimed)); s.Image == CheckFails {
 		return broken(digest.at, RuleSignatureImage, "the digest of the image is %x, and signed is %x: the image is not the one that was signed", s.Computed, s.Claimed)
 	}
 	return nil
@@ -662,14 +672,14 @@ func (r *signatureReader) signer(at int, info signerInfo, data signedData) (Sign
 		r.reason(at, broken(info.at, RuleSignatureAttributes, "the signer's attributes contentType (%s) and messageDigest (%s) are not both there", oidContentType, oidMessageDigest))
 	} else {
 		sum := sumOf(hash, data.content.content)
-		if s.Message = checked(bytes.Equal(sum, message.content)); s.Message == Fails {
+		if s.Message = checked(bytes.Equal(sum, message.content)); s.Message == CheckFails {
 			r.reason(at, broken(message.at, RuleSignatureMessage, "the attribute messageDigest is %.64x, and the digest of what is signed %x", message.content, sum))
 		}
 		in := der{kind.raw, kind.at}
 		if oid, err := in.object("contentType"); err != nil {
 			r.reason(at, err)
 		} else if oid != data.contentType {
-			s.Message = Fails
+			s.Message = CheckFails
 			r.reason(at, broken(kind.at, RuleSignatureMessage, "the attribute contentType is %s, and what is signed is of type %s", oid, data.contentType))
 		}
 	}
@@ -710,9 +720,9 @@ func verifySignature(key any, info signerInfo, hash crypto.Hash, sum []byte) (Ch
 		return NotChecked, broken(info.at, RuleSignatureAlgorithm, "signatures by a key of type %T are not supported", key)
 	}
 	if !ok {
-		return Fails, broken(info.signature.at, RuleSignatureKey, "the signature is not one of the signer's attributes by the key in its certificate")
+		return CheckFails, broken(info.signature.at, RuleSignatureKey, "the signature is not one of the signer's attributes by the key in its certificate")
 	}
-	return Holds, nil
+	return CheckHolds, nil
 }
 
 // Algorithms of signatures. Authenticode names that of the key; others name it together

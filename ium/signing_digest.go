@@ -8,9 +8,7 @@ import (
 	_ "crypto/sha256"
 	_ "crypto/sha512"
 	"debug/pe"
-	"encoding/binary"
 	"fmt"
-	"io"
 	"slices"
 )
 
@@ -85,12 +83,13 @@ func (i *Image) Digest(h crypto.Hash) ([]byte, error) {
 	}
 	w, buffer := h.New(), make([]byte, 32<<10)
 	for _, r := range ranges {
-		n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.NewSectionReader(i.ReaderAt(), r.from, r.to-r.from), buffer)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the image at offset %#x: %w", r.from+n, err)
-		}
-		if n != r.to-r.from {
-			return nil, broken(r.said, RuleSignatureLayout, "the file ends here, and %d more bytes are signed", r.to-r.from-n)
+		for r.from < r.to {
+			b := buffer[:min(r.to-r.from, int64(len(buffer)))]
+			if err := i.readAt(b, r.from); err != nil {
+				return nil, err
+			}
+			w.Write(b)
+			r.from += int64(len(b))
 		}
 	}
 	return w.Sum(nil), nil
@@ -99,10 +98,7 @@ func (i *Image) Digest(h crypto.Hash) ([]byte, error) {
 // signedRanges returns the parts of the file that are signed, in the order in which they
 // go into the digest.
 func (i *Image) signedRanges() ([]fileRange, error) {
-	headers, err := i.sizeOfHeaders()
-	if err != nil {
-		return nil, err
-	}
+	headers := int64(i.headerSize)
 	checksum := i.ChecksumOffset()
 	entry := i.DirectoryOffset(pe.IMAGE_DIRECTORY_ENTRY_SECURITY)
 	// The entry's address is, unlike all others, an offset in the file.
@@ -110,6 +106,9 @@ func (i *Image) signedRanges() ([]fileRange, error) {
 	table := fileRange{int64(address), int64(address) + int64(size), entry}
 	if size == 0 {
 		table = fileRange{i.Size, i.Size, entry}
+	}
+	if table.to > i.Size {
+		return nil, broken(entry, RuleSignatureLayout, "the certificate table ends at %#x, beyond the file of %#x bytes", table.to, i.Size)
 	}
 
 	said := checksum - 4 // SizeOfHeaders
@@ -147,15 +146,4 @@ func (i *Image) signedRanges() ([]fileRange, error) {
 		ranges = append(ranges, fileRange{table.to, i.Size, entry})
 	}
 	return ranges, nil
-}
-
-// sizeOfHeaders returns SizeOfHeaders of the optional header, which is 4 bytes before
-// the checksum.
-func (i *Image) sizeOfHeaders() (int64, error) {
-	var b [4]byte
-	at := i.ChecksumOffset() - 4
-	if _, err := i.ReaderAt().ReadAt(b[:], at); err != nil {
-		return 0, broken(at, RuleSignatureLayout, "SizeOfHeaders cannot be read: %v", err)
-	}
-	return int64(binary.LittleEndian.Uint32(b[:])), nil
 }

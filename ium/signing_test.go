@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -88,8 +89,8 @@ func TestSignedImages(t *testing.T) {
 				assert.Equal(t, fits, bytes.Equal(s.Claimed, s.Computed))
 				assert.Equal(t, fits, s.Consistent())
 				require.Len(t, s.Signers, 1)
-				assert.Equal(t, Holds, s.Signers[0].Message)
-				assert.Equal(t, Holds, s.Signers[0].Signature)
+				assert.Equal(t, CheckHolds, s.Signers[0].Message)
+				assert.Equal(t, CheckHolds, s.Signers[0].Signature)
 				require.NotNil(t, s.Signers[0].Certificate)
 				var times []time.Time
 				for _, stamp := range s.Signers[0].Timestamps {
@@ -257,6 +258,11 @@ func TestSignatureReasons(t *testing.T) {
 		{"countersignature with a time that is none", recipe{key: good, unsigned: [][]byte{counter(attribute(oidSigningTime, tlv(derUTCTime, []byte("noon"))))}}.sign(t, plain), []Rule{RuleSignatureDER}},
 		{"countersignature with a number for a time", recipe{key: good, unsigned: [][]byte{counter(attribute(oidSigningTime, der1(5)))}}.sign(t, plain), []Rule{RuleSignatureStructure}},
 		{"timestamp about something else", recipe{key: good, unsigned: [][]byte{token("1.2.3", genTime("20260101000000Z"))}}.sign(t, plain), []Rule{RuleSignatureContent}},
+		{"timestamp of another form", recipe{key: good, unsigned: [][]byte{token(oidTSTInfo, tlv(derOctetString, tlv(0x31)))}}.sign(t, plain), []Rule{RuleSignatureStructure}},
+		{"timestamp that ends too soon", recipe{key: good, unsigned: [][]byte{token(oidTSTInfo, tlv(derOctetString, tlv(0x30, der1(1), der1(oid("1.2.3")), tlv(0x30), der1(9))))}}.sign(t, plain), []Rule{RuleSignatureDER}},
+		{"countersignature of another form", recipe{key: good, unsigned: [][]byte{attribute(oidCounterSignature, tlv(0x30, der1(oid("1.2.3"))))}}.sign(t, plain), []Rule{RuleSignatureStructure}},
+		{"countersignature without attributes", recipe{key: good, unsigned: [][]byte{attribute(oidCounterSignature, tlv(0x30, der1(1), tlv(0x30, tlv(0x30), der1(5)), algorithm(hashIDs[crypto.SHA1]), algorithm(good.algorithm), tlv(0x04)))}}.sign(t, plain), nil},
+		{"revocation lists that do not end", tlv(0x30, der1(oid(oidSignedData)), tlv(0xA0, tlv(0x30, der1(1), tlv(0x31), tlv(0x30, der1(oid(oidSpcIndirectData)), tlv(0xA0, tlv(0x30))), []byte{derContext1, 9}))), []Rule{RuleSignatureDER}},
 		{"timestamp without an end", recipe{key: good, unsigned: [][]byte{token(oidTSTInfo, genTime(strings.Repeat("0", 99)))}}.sign(t, plain), []Rule{RuleSignatureLimit}},
 	}
 	for _, tt := range tests {
@@ -390,13 +396,8 @@ func TestSignedRanges(t *testing.T) {
 		changed := *i
 		changed.file = sectionOf(b)
 		sum, err := changed.Digest(crypto.SHA256)
-		var format *FormatError
-		switch {
-		case errors.As(err, &format): // SizeOfHeaders
-			assert.Equal(t, RuleSignatureLayout, format.Rule)
-		case assert.NoError(t, err):
-			assert.Equal(t, in, bytes.Equal(before, sum), "byte %#x", at)
-		}
+		require.NoError(t, err)
+		assert.Equal(t, in, bytes.Equal(before, sum), "byte %#x", at)
 		if in {
 			left++
 		}
@@ -427,6 +428,19 @@ func TestSignedRanges(t *testing.T) {
 		assert.Equal(t, NotChecked, all[0].Image, tt.name)
 		assert.Equal(t, []Rule{RuleSignatureLayout}, rulesOf(all[0].Reasons))
 	}
+	// What is behind the table is signed, too; a table that is not in the file is not left
+	// out of it.
+	longer, err := Open(bytes.NewReader(append(bytes.Clone(b), "12345678"...)), i.Size+8)
+	require.NoError(t, err)
+	sum, err := longer.Digest(crypto.SHA256)
+	require.NoError(t, err)
+	assert.NotEqual(t, before, sum)
+	changed := *i
+	changed.directories = slices.Clone(i.directories)
+	changed.directories[4].Size += 8
+	_, err = changed.Digest(crypto.SHA256)
+	assert.ErrorContains(t, err, "the certificate table ends")
+	assert.ErrorContains(t, err, string(RuleSignatureLayout))
 	// Files that are larger than images can be are not read.
 	large := *i
 	large.Size = MaxDigestSize + 1
@@ -610,13 +624,22 @@ func TestMutatedSignatures(t *testing.T) {
 	})
 }
 
-// FuzzSignatures needs -fuzzminimizetime 1x: what cryptography covers is not the same each
-// time, and the fuzzer would take a minute for each input to make it smaller.
+// FuzzSignatures edits one of the images: three bytes of an edit are an offset, counted from
+// the end of the file, where the certificates are, and what to write there. Whole images
+// would be too large an input: to make one smaller, the fuzzer tries to leave out each pair
+// of its bytes, for a minute.
 func FuzzSignatures(f *testing.F) {
-	for _, b := range images(f) {
-		f.Add(b)
+	all := images(f)
+	for n := range all {
+		f.Add(uint8(n), []byte{})
 	}
-	f.Fuzz(func(t *testing.T, b []byte) { hostile(t, b) })
+	f.Fuzz(func(t *testing.T, image uint8, edits []byte) {
+		b := bytes.Clone(all[int(image)%len(all)])
+		for ; len(edits) >= 3; edits = edits[3:] {
+			b[len(b)-1-int(binary.LittleEndian.Uint16(edits))%len(b)] = edits[2]
+		}
+		hostile(t, b)
+	})
 }
 
 // TestSignaturesAllocate bounds what is allocated for signatures by their size, whatever
@@ -641,6 +664,61 @@ func TestSignaturesAllocate(t *testing.T) {
 		require.NoError(t, err)
 		allocated := int64(after.TotalAlloc - before.TotalAlloc)
 		assert.Less(t, allocated, 4*i.Size, name)
+	}
+}
+
+// TestLargeCertificates sees to it that certificates which are too large for crypto/x509 are
+// not parsed, be it that one is or that all are, and are read without it all the same.
+func TestLargeCertificates(t *testing.T) {
+	good := key(t, "rsa", string(EKUIUM))
+	whole := der{good.certificate, 0}
+	e, err := whole.next()
+	require.NoError(t, err)
+	in := e.inside()
+	tbs, err := in.next()
+	require.NoError(t, err)
+	// named returns the certificate with a subject of about n bytes, in 11 for each part.
+	named := func(n int) []byte {
+		var parts [][]byte
+		for rest := tbs.inside(); !rest.empty(); {
+			part, err := rest.next()
+			require.NoError(t, err)
+			parts = append(parts, part.raw)
+		}
+		unit := tlv(0x31, tlv(0x30, tlv(0x06, []byte{0x55, 4, 11}), tlv(0x0C, []byte("a"))))
+		parts[5] = tlv(0x30, bytes.Repeat(unit, n/len(unit)))
+		return tlv(0x30, tlv(0x30, parts...), in.rest)
+	}
+	plain := built(t, trustletSpec())
+	for name, tc := range map[string]struct {
+		certificates [][]byte
+		parsed       int
+	}{
+		"one":   {[][]byte{named(3_900_000)}, 0},
+		"limit": {[][]byte{named(MaxX509Size - 1200), named(MaxX509Size)}, 1},
+		"all":   {slices.Repeat([][]byte{named(MaxX509Size - 1200)}, 30), 16},
+	} {
+		i := signed(t, recipe{key: good, certificates: tc.certificates}.sign(t, plain))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		all, err := i.Signatures()
+		runtime.ReadMemStats(&after)
+		require.NoError(t, err)
+		assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(4*i.Size+40*MaxX509Total), name)
+		require.Len(t, all[0].Certificates, len(tc.certificates))
+		parsed := 0
+		for _, c := range all[0].Certificates {
+			assert.Equal(t, []EKU{EKUIUM}, c.EKUs, name)
+			if c.X509 != nil {
+				parsed++
+				continue
+			}
+			var bad *FormatError
+			require.ErrorAs(t, c.Err, &bad)
+			assert.Equal(t, RuleSignatureLimit, bad.Rule)
+			assert.Contains(t, all[0].Reasons, Reason{Rule: bad.Rule, Offset: c.Offset, Detail: bad.Detail})
+		}
+		assert.Equal(t, tc.parsed, parsed, name)
 	}
 }
 

@@ -72,7 +72,7 @@ var trustletTable = [...]Trustlet{
 	{
 		ID: 3, Name: "vTPM key enrollment", Purpose: "provisions keys for virtual TPMs",
 		Source: fromTable36,
-		Note:   "image and policy are not published",
+		Note:   "image and policy are not published; in 2015 only this one could call IumSecureStoragePut, and only VMSP IumSecureStorageGet (Ionescu, \"Battle of SKM and IUM\")",
 	},
 	{
 		ID: 4, Name: "BIOISO", Image: "BioIso.exe", Purpose: "secure biometrics",
@@ -104,13 +104,7 @@ var trustletTable = [...]Trustlet{
 
 // Trustlets returns the known trustlets, by ascending id.
 func Trustlets() iter.Seq[Trustlet] {
-	return func(yield func(Trustlet) bool) {
-		for _, t := range trustletTable {
-			if !yield(t) {
-				return
-			}
-		}
-	}
+	return slices.Values(trustletTable[:])
 }
 
 // FindTrustlet returns the trustlet with an id, and whether it is known.

@@ -262,7 +262,8 @@ func (s *serviceRun) numbers(text string) (rows [][2]string, err error) {
 // unknownService returns the error that helps most: the one that has names that are alike.
 func unknownService(text string, errs []error) error {
 	for _, err := range errs {
-		if strings.Contains(err.Error(), "there are") {
+		var unknown *ium.NameError
+		if errors.As(err, &unknown) && len(unknown.Alike) > 0 {
 			return err
 		}
 	}

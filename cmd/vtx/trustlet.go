@@ -11,6 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/govtx/vtx/ium"
 )
@@ -206,10 +209,30 @@ func (r *trustletRun) print(report *trustletReport) {
 		enc := json.NewEncoder(&b)
 		enc.SetEscapeHTML(false)
 		_ = enc.Encode(report) // a report and a buffer have no errors
-	} else {
-		report.text(&b)
+		r.write(escaped(b.Bytes()))
+		return
 	}
+	report.text(&b)
 	r.write(b.Bytes())
+}
+
+// escaped returns a line of JSON with what terminals do not print escaped: encoding/json
+// leaves DEL, the control characters from U+0080 on and marks of direction as they are. All
+// of these can stand in strings only.
+func escaped(line []byte) []byte {
+	var b []byte
+	for _, c := range string(line) {
+		switch {
+		case c == '\n' || unicode.IsPrint(c):
+			b = utf8.AppendRune(b, c)
+		case c <= 0xffff:
+			b = fmt.Appendf(b, `\u%04x`, c)
+		default:
+			high, low := utf16.EncodeRune(c)
+			b = fmt.Appendf(b, `\u%04x\u%04x`, high, low)
+		}
+	}
+	return b
 }
 
 func (r *trustletRun) summary() {

@@ -396,6 +396,22 @@ func TestTrustletHostile(t *testing.T) {
 	})
 }
 
+// JSON can be looked at in a terminal, whatever names hold, and is the same text.
+func TestTrustletJSONPrintable(t *testing.T) {
+	for name, want := range map[string]string{
+		"\x1b]0;x\a": `"\u001b]0;x\u0007"`, "\x7f": `"\u007f"`, "\u009b31m": `"\u009b31m"`, "\u202eexe": `"\u202eexe"`,
+		"\U000e0001": `"\udb40\udc01"`, "ü \\ \"😀<\n": "\"ü \\\\ \\\"😀<\\n\"",
+	} {
+		var out bytes.Buffer
+		r := &trustletRun{json: true, out: &out}
+		r.print(&trustletReport{File: name})
+		require.Equal(t, `{"file":`+want+`,"trustlet":false}`+"\n", out.String())
+		var back trustletReport
+		require.NoError(t, json.Unmarshal(out.Bytes(), &back))
+		require.Equal(t, name, back.File)
+	}
+}
+
 // when names states by what tells them from all others.
 func TestTrustletWhen(t *testing.T) {
 	for _, tc := range []struct {

@@ -236,7 +236,7 @@ func (r *trustletReport) signed(image *ium.Image) error {
 		s.List = append(s.List, j)
 		// One signature that claims all, and fits, is enough.
 		l := claims.TrustletLacks(ium.Platform{})
-		if i == 0 || len(l) < len(lacks) || len(l) == len(lacks) && j.fits == ium.Holds {
+		if i == 0 || len(l) < len(lacks) || len(l) == len(lacks) && j.fits == ium.CheckHolds {
 			lacks, r.fits = l, j.fits
 		}
 	}
@@ -251,15 +251,15 @@ func (r *trustletReport) signed(image *ium.Image) error {
 
 // fits tells whether a signature fits the image and itself.
 func fits(s *ium.Signature) ium.Check {
-	failed := s.Image == ium.Fails
+	failed := s.Image == ium.CheckFails
 	for _, signer := range s.Signers {
-		failed = failed || signer.Message == ium.Fails || signer.Signature == ium.Fails
+		failed = failed || signer.Message == ium.CheckFails || signer.Signature == ium.CheckFails
 	}
 	switch {
 	case failed:
-		return ium.Fails
+		return ium.CheckFails
 	case s.Consistent():
-		return ium.Holds
+		return ium.CheckHolds
 	}
 	return ium.NotChecked
 }
@@ -272,7 +272,7 @@ func (r *trustletReport) enclave(image *ium.Image) error {
 	case errors.As(err, &bad):
 		// Without an enclave configuration, a load configuration that cannot be read
 		// says nothing of enclaves.
-		if image.Kind == ium.Enclave {
+		if image.Kind == ium.KindEnclave {
 			r.Enclave = &enclaveJSON{Error: bad.Detail, Rule: bad.Rule, Offset: bad.Offset}
 		} else {
 			r.Problems = append(r.Problems, reasonJSON{Rule: bad.Rule, Offset: bad.Offset, Detail: bad.Detail})
@@ -375,7 +375,7 @@ func (r *trustletReport) verdict(f *ium.Finding) string {
 	case ium.Misplaced, ium.Malformed:
 		return fmt.Sprintf("not a trustlet: its policy is %v: %s", f.Grade, firstReason(f.Reasons))
 	}
-	create := ium.Judge(f.Policy, ium.Platform{}, ium.Create)
+	create := ium.Judge(f.Policy, ium.Platform{}, ium.CreateProcess)
 	name := fmt.Sprintf("id %d", f.Policy.ID)
 	if r.Known != nil {
 		name += ", that of " + r.Known.Name
@@ -388,7 +388,7 @@ func (r *trustletReport) verdict(f *ium.Finding) string {
 		return s
 	}
 	s := "a trustlet, by its policy: "
-	if r.Trustlet = r.Kind != ium.DLL.String(); !r.Trustlet {
+	if r.Trustlet = r.Kind != ium.KindDLL.String(); !r.Trustlet {
 		s = "not a trustlet, but a DLL whose policy may extend that of one: "
 	}
 	s += name
@@ -400,7 +400,7 @@ func (r *trustletReport) verdict(f *ium.Finding) string {
 		s += "; it carries no signature, so that it runs only if a catalog has one"
 	case len(r.Signed.Lacks) > 0:
 		s += "; its signature does not claim what a trustlet needs"
-	case r.fits == ium.Fails:
+	case r.fits == ium.CheckFails:
 		s += "; its signature does not fit it"
 	case r.fits == ium.NotChecked:
 		s += "; its signature claims what a trustlet needs, and whether it fits could not be checked"
@@ -453,7 +453,7 @@ func (r *trustletReport) text(out io.Writer) {
 	r.knownText(row)
 	var refused ium.Rule // why no process is created
 	for _, a := range r.Answers {
-		if a.Question == ium.Create && !a.Allowed {
+		if a.Question == ium.CreateProcess && !a.Allowed {
 			refused = a.Rule
 		} else if a.Rule == refused && refused != "" {
 			a.Reason = "no process of it is created"
@@ -538,9 +538,9 @@ func (r *trustletReport) signedText(row func(name, format string, args ...any)) 
 		}
 		fits := "could not be checked in full"
 		switch s.fits {
-		case ium.Holds:
+		case ium.CheckHolds:
 			fits = "fits the image and itself"
-		case ium.Fails:
+		case ium.CheckFails:
 			fits = "does not fit the image, or not itself"
 		}
 		digest := ""
