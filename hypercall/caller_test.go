@@ -196,7 +196,7 @@ func TestElements(t *testing.T) {
 
 // TestTyped makes calls with structures at both ends.
 func TestTyped(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	var pages []uint64
 	f := &registerFile{fail: 0xffff}
 	d := typedDispatcher(t, f, &pages)

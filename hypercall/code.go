@@ -114,8 +114,10 @@ type callRow struct {
 	from   witness
 }
 
+func (r *callRow) key() Code { return r.code }
+
 func (c Code) row() *callRow {
-	if r := find(callTable[:], c, func(r *callRow) Code { return r.code }); r != nil {
+	if r := find(callTable[:], c, (*callRow).key); r != nil {
 		return r
 	}
 	return &noCall
@@ -154,22 +156,11 @@ func (c Code) Layout() (Layout, bool) {
 
 // String returns the name of the call, and Code(0x...) if it has none.
 func (c Code) String() string {
-	if name := c.Name(); name != "" {
-		return name
-	}
-	return "Code(0x" + strconv.FormatUint(uint64(c), 16) + ")"
+	return nameOf(c.Name(), "Code", uint64(c))
 }
 
 // Codes returns the codes that are in the table, in ascending order.
-func Codes() iter.Seq[Code] {
-	return func(yield func(Code) bool) {
-		for i := range callTable {
-			if !yield(callTable[i].code) {
-				return
-			}
-		}
-	}
-}
+func Codes() iter.Seq[Code] { return keys(callTable[:], (*callRow).key) }
 
 // callNames has the calls' names, squeezed. A name of the TLFS goes before another
 // call's alias.
@@ -199,15 +190,8 @@ func has[V any](m map[string]V, key string) bool { _, ok := m[key]; return ok }
 // without HvCall before it, without regard to case, blanks, hyphens and underscores;
 // what String prints for others; or a number of 16 bits.
 func ParseCode(s string) (Code, error) {
-	s = strings.TrimSpace(s)
-	if c, ok := callNames()[names.Squeeze(s)]; ok {
-		return c, nil
-	}
-	n, err := parseNumber(s, "Code(", 16)
-	if err != nil {
-		return 0, fmt.Errorf("hypercall: no call is named %.80q: use a name as in the TLFS (HvCallGetVpRegisters, GetVpRegisters), in Linux (HVCALL_GET_VP_REGISTERS), or a number from 0 to 0xffff", s)
-	}
-	return Code(n), nil
+	return parseName(s, callNames(), "Code", 16, "call",
+		"a name as in the TLFS (HvCallGetVpRegisters, GetVpRegisters), in Linux (HVCALL_GET_VP_REGISTERS), or a number from 0 to 0xffff")
 }
 
 // parseNumber reads a number, or one behind prefix and before a parenthesis.

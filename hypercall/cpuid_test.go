@@ -9,6 +9,7 @@ import (
 
 	"github.com/govtx/vtx/hypercall"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 )
 
 const known = hypercall.LeafIsolation - hypercall.LeafVendor + 1 // leaves
@@ -159,7 +160,7 @@ func leaves(t *rapid.T) {
 	}
 }
 
-func TestReadLeaves(t *testing.T) { checkOnHost(t, leaves) }
+func TestReadLeaves(t *testing.T) { ring0test.CheckOnHost(t, leaves) }
 
 func FuzzReadLeaves(f *testing.F) { f.Fuzz(rapid.MakeFuzz(leaves)) }
 

@@ -444,7 +444,7 @@ func run(t require.T, d *hypercall.Dispatcher, p *processor, next func() int) (o
 // TestRepInterrupted interrupts rep calls after each possible number of elements, and at
 // random: registers, memory and what was done are the same as without.
 func TestRepInterrupted(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	var did effects
 	d := newDispatcher(t, hypercall.Config{}, &did)
 	one := func(t require.T, w hypercall.Input, mode hypercall.Mode, fail int, next func() int) (*processor, effects) {
@@ -507,7 +507,7 @@ func TestRepInterrupted(t *testing.T) {
 
 // TestFaults makes each byte of parameters and results out of reach, one after the other.
 func TestFaults(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	var did effects
 	d := newDispatcher(t, hypercall.Config{}, &did)
 	const count = 4 // more than are done at once

@@ -133,7 +133,7 @@ func vpAssist(t *rapid.T) {
 	})
 }
 
-func TestVpAssistPage(t *testing.T) { checkOnHost(t, vpAssist) }
+func TestVpAssistPage(t *testing.T) { ring0test.CheckOnHost(t, vpAssist) }
 
 // A slot holds one message, of which nothing is lost; what has to wait is announced.
 func messagePage(t *rapid.T) {
@@ -185,7 +185,7 @@ func messagePage(t *rapid.T) {
 	})
 }
 
-func TestMessagePage(t *testing.T) { checkOnHost(t, messagePage) }
+func TestMessagePage(t *testing.T) { ring0test.CheckOnHost(t, messagePage) }
 
 // A hypervisor and a guest's processor that use a slot at the same time lose no message: the
 // hypervisor tries again after an EOM only.
@@ -289,7 +289,7 @@ func eventFlags(t *rapid.T) {
 	})
 }
 
-func TestEventFlagsPage(t *testing.T) { checkOnHost(t, eventFlags) }
+func TestEventFlagsPage(t *testing.T) { ring0test.CheckOnHost(t, eventFlags) }
 
 // Each flag that is set while others clear is seen once.
 func TestEventFlagsRace(t *testing.T) {

@@ -1,9 +1,7 @@
 package hypercall
 
 import (
-	"fmt"
 	"iter"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -24,8 +22,10 @@ type registerRow struct {
 	from     witness
 }
 
+func (r *registerRow) key() Register { return r.register }
+
 func findRegister(table []registerRow, r Register) *registerRow {
-	if row := find(table, r, func(row *registerRow) Register { return row.register }); row != nil {
+	if row := find(table, r, (*registerRow).key); row != nil {
 		return row
 	}
 	return &noRegister
@@ -70,27 +70,14 @@ func (r Register) Sources() []string { return r.row().from.list() }
 // HvX64RegisterRip, that on ARM64 if x64 has none, and Register(0x...) if there is
 // none.
 func (r Register) String() string {
-	if name := r.row().name; name != "" {
-		return name
-	}
-	return "Register(0x" + strconv.FormatUint(uint64(r), 16) + ")"
+	return nameOf(r.row().name, "Register", uint64(r))
 }
 
 // Registers returns the registers that x64 has, in ascending order.
-func Registers() iter.Seq[Register] { return registers(registerTable[:]) }
+func Registers() iter.Seq[Register] { return keys(registerTable[:], (*registerRow).key) }
 
 // ARM64Registers returns those that only ARM64 has, in ascending order.
-func ARM64Registers() iter.Seq[Register] { return registers(arm64Table[:]) }
-
-func registers(table []registerRow) iter.Seq[Register] {
-	return func(yield func(Register) bool) {
-		for i := range table {
-			if !yield(table[i].register) {
-				return
-			}
-		}
-	}
-}
+func ARM64Registers() iter.Seq[Register] { return keys(arm64Table[:], (*registerRow).key) }
 
 // registerNames has the registers' names, squeezed. A name goes before another
 // register's alias or shorter name.
@@ -126,15 +113,8 @@ var registerNames = sync.OnceValue(func() map[string]Register {
 // or HvArm64Register before it, without regard to case, blanks, hyphens and
 // underscores; what String prints for others; or a number of 32 bits.
 func ParseRegister(s string) (Register, error) {
-	s = strings.TrimSpace(s)
-	if r, ok := registerNames()[names.Squeeze(s)]; ok {
-		return r, nil
-	}
-	n, err := parseNumber(s, "Register(", 32)
-	if err != nil {
-		return 0, fmt.Errorf("hypercall: no register is named %.80q: use a name as in the TLFS (HvX64RegisterRip, RIP, HvRegisterVsmVina), or a number of 32 bits", s)
-	}
-	return Register(n), nil
+	return parseName(s, registerNames(), "Register", 32, "register",
+		"a name as in the TLFS (HvX64RegisterRip, RIP, HvRegisterVsmVina), or a number of 32 bits")
 }
 
 // MarshalText returns what String does.

@@ -2,7 +2,12 @@ package hypercall
 
 import (
 	"cmp"
+	"fmt"
+	"iter"
+	"strconv"
 	"strings"
+
+	"github.com/govtx/vtx/internal/names"
 )
 
 // A witness is a set of the sources that have a row of the tables.
@@ -54,4 +59,51 @@ func find[R any, K cmp.Ordered](table []R, key K, of func(*R) K) *R {
 		return &table[lo]
 	}
 	return nil
+}
+
+// keys returns the keys of a table, in its order.
+func keys[R, K any](table []R, of func(*R) K) iter.Seq[K] {
+	return func(yield func(K) bool) {
+		for i := range table {
+			if !yield(of(&table[i])) {
+				return
+			}
+		}
+	}
+}
+
+// squeezed has the names of a table's rows, squeezed, with and without a prefix. What
+// of returns of a row is its key, its name and its other names.
+func squeezed[R, K any](table []R, prefix string, of func(*R) (K, string, string)) map[string]K {
+	all := make(map[string]K, 4*len(table))
+	for i := range table {
+		key, name, also := of(&table[i])
+		for _, name := range append([]string{name}, aliases(also)...) {
+			all[names.Squeeze(name)] = key
+			all[names.Squeeze(strings.TrimPrefix(name, prefix))] = key
+		}
+	}
+	return all
+}
+
+// nameOf returns a name, and TYPE(0x...) if there is none.
+func nameOf(name, typ string, n uint64) string {
+	if name != "" {
+		return name
+	}
+	return typ + "(0x" + strconv.FormatUint(n, 16) + ")"
+}
+
+// parseName reads a name that all has, what nameOf gives if there is none, or a number.
+// The error says what is to have a name, and what to use.
+func parseName[K ~uint16 | ~uint32](s string, all map[string]K, typ string, bits int, what, use string) (K, error) {
+	s = strings.TrimSpace(s)
+	if k, ok := all[names.Squeeze(s)]; ok {
+		return k, nil
+	}
+	n, err := parseNumber(s, typ+"(", bits)
+	if err != nil {
+		return 0, fmt.Errorf("hypercall: no %s is named %.80q: use %s", what, s, use)
+	}
+	return K(n), nil
 }

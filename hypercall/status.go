@@ -1,13 +1,9 @@
 package hypercall
 
 import (
-	"fmt"
 	"iter"
 	"strconv"
-	"strings"
 	"sync"
-
-	"github.com/govtx/vtx/internal/names"
 )
 
 // A Status is how a hypercall ended (TLFS, data type HV_STATUS). It is an error, even
@@ -23,8 +19,10 @@ type statusRow struct {
 	from    witness
 }
 
+func (r *statusRow) key() Status { return r.status }
+
 func (s Status) row() *statusRow {
-	if r := find(statusTable[:], s, func(r *statusRow) Status { return r.status }); r != nil {
+	if r := find(statusTable[:], s, (*statusRow).key); r != nil {
 		return r
 	}
 	return &noStatus
@@ -48,10 +46,7 @@ func (s Status) Sources() []string { return s.row().from.list() }
 // String returns the name, such as HV_STATUS_INVALID_PARAMETER, and Status(0x...) if
 // there is none.
 func (s Status) String() string {
-	if name := s.row().name; name != "" {
-		return name
-	}
-	return "Status(0x" + strconv.FormatUint(uint64(s), 16) + ")"
+	return nameOf(s.row().name, "Status", uint64(s))
 }
 
 // Error returns the name, the number and the meaning.
@@ -60,42 +55,19 @@ func (s Status) Error() string {
 }
 
 // Statuses returns the statuses that are known, in ascending order.
-func Statuses() iter.Seq[Status] {
-	return func(yield func(Status) bool) {
-		for i := range statusTable {
-			if !yield(statusTable[i].status) {
-				return
-			}
-		}
-	}
-}
+func Statuses() iter.Seq[Status] { return keys(statusTable[:], (*statusRow).key) }
 
 // statusNames has the statuses' names, squeezed, with and without HV_STATUS_.
 var statusNames = sync.OnceValue(func() map[string]Status {
-	all := make(map[string]Status, 4*len(statusTable))
-	for i := range statusTable {
-		r := &statusTable[i]
-		for _, name := range append([]string{r.name}, aliases(r.also)...) {
-			all[names.Squeeze(name)] = r.status
-			all[names.Squeeze(strings.TrimPrefix(name, "HV_STATUS_"))] = r.status
-		}
-	}
-	return all
+	return squeezed(statusTable[:], "HV_STATUS_", func(r *statusRow) (Status, string, string) { return r.status, r.name, r.also })
 })
 
 // ParseStatus reads the name of a status, with or without HV_STATUS_ before it, without
 // regard to case, blanks, hyphens and underscores; what String prints for others; or a
 // number of 16 bits.
 func ParseStatus(text string) (Status, error) {
-	text = strings.TrimSpace(text)
-	if s, ok := statusNames()[names.Squeeze(text)]; ok {
-		return s, nil
-	}
-	n, err := parseNumber(text, "Status(", 16)
-	if err != nil {
-		return 0, fmt.Errorf("hypercall: no status is named %.80q: use a name as in the TLFS (HV_STATUS_INVALID_PARAMETER, invalid parameter), or a number from 0 to 0xffff", text)
-	}
-	return Status(n), nil
+	return parseName(text, statusNames(), "Status", 16, "status",
+		"a name as in the TLFS (HV_STATUS_INVALID_PARAMETER, invalid parameter), or a number from 0 to 0xffff")
 }
 
 // MarshalText returns what String does.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding"
-	"encoding/csv"
 	"fmt"
 	"reflect"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"github.com/govtx/vtx/hypercall"
 	"github.com/govtx/vtx/internal/names"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 )
 
 var (
@@ -33,10 +33,7 @@ var (
 // csvRows returns the rows of a table without its first, by column.
 func csvRows(t require.T, text string) (rows []map[string]string) {
 	t.Helper()
-	r := csv.NewReader(strings.NewReader(text))
-	r.Comment = '#'
-	all, err := r.ReadAll()
-	require.NoError(t, err)
+	all := table(t, text)
 	for _, row := range all[1:] {
 		m := map[string]string{}
 		for i, column := range all[0] {
@@ -194,7 +191,7 @@ func wordAgrees(v reflect.Value, field string, off, width int, others uint64) st
 // Every word and structure is as all sources have it, or the table says why not; and all
 // their fields are in a source.
 func TestLayoutsAreTheSources(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	bitfields := csvRows(t, bitfieldRows)
 	others := func(typ, source string) (bits uint64) {
 		for _, r := range bitfields {
@@ -275,7 +272,7 @@ func reservedMask(v reflect.Value, name string) (mask []byte) {
 
 // Each bit that is reserved, and no other, is found and refused.
 func TestReservedBits(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	for _, make_ := range hypercall.Structures {
 		s := make_()
 		mask := reservedMask(reflect.ValueOf(s).Elem(), "")
@@ -377,7 +374,7 @@ func structures(t *rapid.T) {
 	codec(t, s, b, rapid.IntRange(0, 9).Draw(t, "extra"))
 }
 
-func TestStructures(t *testing.T) { checkOnHost(t, structures) }
+func TestStructures(t *testing.T) { ring0test.CheckOnHost(t, structures) }
 
 func FuzzStructures(f *testing.F) {
 	for i, make_ := range hypercall.Structures {
@@ -437,7 +434,7 @@ func words(t *rapid.T) {
 	require.Equal(t, v.Elem().Uint()&^bits.Uint(), off.Uint())
 }
 
-func TestWords(t *testing.T) { checkOnHost(t, words) }
+func TestWords(t *testing.T) { ring0test.CheckOnHost(t, words) }
 
 // wordTexts has what holds for a word or enumeration and any text: it is refused and nothing is
 // changed, or what it is read as prints and is read again.
@@ -502,7 +499,7 @@ func TestWordTexts(t *testing.T) {
 
 // Enumerations have every value that a source has, by the TLFS's name where it has one.
 func TestEnumsAreTheSources(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	seen := map[string]bool{}
 	for _, r := range csvRows(t, enumWitnesses) {
 		var v reflect.Value

@@ -32,13 +32,17 @@ var (
 	featureWitnesses string
 )
 
-func rows(t require.T, text string) [][]string {
+// table returns the rows of a table, and before them the names of its columns.
+func table(t require.T, text string) [][]string {
+	t.Helper()
 	r := csv.NewReader(strings.NewReader(text))
 	r.Comment = '#'
 	all, err := r.ReadAll()
 	require.NoError(t, err)
-	return all[1:]
+	return all
 }
+
+func rows(t require.T, text string) [][]string { return table(t, text)[1:] }
 
 // A witness is one source's name for a number.
 type witness struct {

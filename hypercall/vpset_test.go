@@ -10,6 +10,7 @@ import (
 
 	"github.com/govtx/vtx/hypercall"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 )
 
 // The set {0, 5, 130} of TLFS hv_vp_set.md.
@@ -95,7 +96,7 @@ func vpSets(t *rapid.T) {
 	})
 }
 
-func TestVpSets(t *testing.T) { checkOnHost(t, vpSets) }
+func TestVpSets(t *testing.T) { ring0test.CheckOnHost(t, vpSets) }
 
 func FuzzVpSet(f *testing.F) {
 	f.Add([]byte{})

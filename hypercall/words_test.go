@@ -10,6 +10,7 @@ import (
 
 	"github.com/govtx/vtx/hypercall"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 )
 
 // Words and results as they stand in memory, by hand from the TLFS' tables.
@@ -120,7 +121,7 @@ func inputParts(t *rapid.T) {
 	require.Equal(t, hypercall.MakeResult(hypercall.Status(c), n), hypercall.Result(0).WithStatus(hypercall.Status(c)).WithReps(n))
 }
 
-func TestInputParts(t *testing.T) { checkOnHost(t, inputParts) }
+func TestInputParts(t *testing.T) { ring0test.CheckOnHost(t, inputParts) }
 
 func FuzzInputParts(f *testing.F) { f.Fuzz(rapid.MakeFuzz(inputParts)) }
 
@@ -198,7 +199,7 @@ func texts(t *rapid.T) {
 	require.Equal(t, deref(q), deref(again), "%q", s)
 }
 
-func TestTexts(t *testing.T) { checkOnHost(t, texts) }
+func TestTexts(t *testing.T) { ring0test.CheckOnHost(t, texts) }
 
 func FuzzTexts(f *testing.F) { f.Fuzz(rapid.MakeFuzz(texts)) }
 
@@ -341,7 +342,7 @@ func guestOSIDs(t *rapid.T) {
 	require.Equal(t, g, again)
 }
 
-func TestGuestOSIDs(t *testing.T) { checkOnHost(t, guestOSIDs) }
+func TestGuestOSIDs(t *testing.T) { ring0test.CheckOnHost(t, guestOSIDs) }
 
 // Words are made and taken apart without allocation.
 func TestWordsDoNotAllocate(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/ring0"
 )
 
@@ -226,16 +227,6 @@ func TestClock(t *testing.T) {
 	require.Less(t, (elapsed - counted).Abs(), 10*time.Millisecond)
 }
 
-// instructions counts what f executes, with interrupts off.
-func instructions(f func()) uint64 {
-	asm.CLI()
-	start := asm.RDTSC()
-	f()
-	n := asm.RDTSC() - start
-	asm.STI()
-	return n
-}
-
 func TestTicksAreExact(t *testing.T) {
 	needRing0(t)
 	sum := 0
@@ -244,10 +235,10 @@ func TestTicksAreExact(t *testing.T) {
 			sum += i
 		}
 	}
-	instructions(work) // pages come in
-	first := instructions(work)
+	ring0test.Ticks(work) // pages come in
+	first := ring0test.Ticks(work)
 	for range 10 {
-		if n := instructions(work); n != first && ring0.TicksPerSecond() == 50_000_000 {
+		if n := ring0test.Ticks(work); n != first && ring0.TicksPerSecond() == 50_000_000 {
 			t.Fatalf("the same work took %d and %d instructions", first, n)
 		}
 	}

@@ -202,7 +202,7 @@ func msrBitmap(t *rapid.T) {
 	require.Equal(t, len(want) == 0, m.String() == "none")
 }
 
-func TestMSRBitmap(t *testing.T) { checkOnHost(t, msrBitmap) }
+func TestMSRBitmap(t *testing.T) { ring0test.CheckOnHost(t, msrBitmap) }
 func FuzzMSRBitmap(f *testing.F) { f.Fuzz(rapid.MakeFuzz(msrBitmap)) }
 
 func TestMSRBitmapText(t *testing.T) {
@@ -287,7 +287,7 @@ func ioBitmaps(t *rapid.T) {
 	require.Equal(t, modelRanges(0x10000, func(i int) bool { return model[i] }), m.String())
 }
 
-func TestIOBitmaps(t *testing.T) { checkOnHost(t, ioBitmaps) }
+func TestIOBitmaps(t *testing.T) { ring0test.CheckOnHost(t, ioBitmaps) }
 func FuzzIOBitmaps(f *testing.F) { f.Fuzz(rapid.MakeFuzz(ioBitmaps)) }
 
 // fieldBitmap compares a VMREAD or VMWRITE bitmap with an array.
@@ -345,7 +345,7 @@ func fieldBitmap(t *rapid.T) {
 	require.Equal(t, modelRanges(0x8000, func(i int) bool { return model[i] }), m.String())
 }
 
-func TestFieldBitmap(t *testing.T) { checkOnHost(t, fieldBitmap) }
+func TestFieldBitmap(t *testing.T) { ring0test.CheckOnHost(t, fieldBitmap) }
 func FuzzFieldBitmap(f *testing.F) { f.Fuzz(rapid.MakeFuzz(fieldBitmap)) }
 
 // readers shows that pages with any content are read without harm.
@@ -381,7 +381,7 @@ func count[V any](s iter.Seq[V]) (n int) {
 	return n
 }
 
-func TestBitmapReaders(t *testing.T) { checkOnHost(t, readers) }
+func TestBitmapReaders(t *testing.T) { ring0test.CheckOnHost(t, readers) }
 func FuzzBitmapReaders(f *testing.F) { f.Fuzz(rapid.MakeFuzz(readers)) }
 
 var sink bool

@@ -6,6 +6,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -76,7 +77,7 @@ func crMask(t *rapid.T) {
 	require.Equal(t, [2]vmcs.CRMask{m, other}, [2]vmcs.CRMask{cr0, cr4})
 }
 
-func TestCRMask(t *testing.T) { rapid.Check(t, crMask) }
+func TestCRMask(t *testing.T) { ring0test.CheckOnHost(t, crMask) }
 func FuzzCRMask(f *testing.F) { f.Fuzz(rapid.MakeFuzz(crMask)) }
 
 func TestCRMaskErrors(t *testing.T) {

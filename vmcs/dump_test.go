@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -141,7 +142,7 @@ func dumpRoundTrip(t *rapid.T) {
 	require.Equal(t, m, got)
 }
 
-func TestDumpRoundTrip(t *testing.T) { checkOnHost(t, dumpRoundTrip) }
+func TestDumpRoundTrip(t *testing.T) { ring0test.CheckOnHost(t, dumpRoundTrip) }
 func FuzzDumpRoundTrip(f *testing.F) { f.Fuzz(rapid.MakeFuzz(dumpRoundTrip)) }
 
 func TestParseDumpErrors(t *testing.T) {
@@ -273,7 +274,7 @@ func meaning(t *rapid.T) {
 	require.Equal(t, "", vmcs.Meaning(m, vmcs.Field(rapid.Uint32Min(0x8000).Draw(t, "unknown")), 1))
 }
 
-func TestMeaningTotal(t *testing.T) { checkOnHost(t, meaning) }
+func TestMeaningTotal(t *testing.T) { ring0test.CheckOnHost(t, meaning) }
 func FuzzMeaning(f *testing.F)      { f.Fuzz(rapid.MakeFuzz(meaning)) }
 
 func TestDiff(t *testing.T) {
@@ -332,7 +333,7 @@ func differences(t *rapid.T) {
 	}
 }
 
-func TestDifferences(t *testing.T) { checkOnHost(t, differences) }
+func TestDifferences(t *testing.T) { ring0test.CheckOnHost(t, differences) }
 func FuzzDifferences(f *testing.F) { f.Fuzz(rapid.MakeFuzz(differences)) }
 
 // No processor demands less than the one assumed for a dump, or has more.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/vmcs"
 	"pgregory.net/rapid"
 )
@@ -103,7 +104,7 @@ func TestFieldEncodings(t *testing.T) {
 // Every 16-bit encoding, and one from each range beyond, means the same to all
 // methods, and is parsed back from all that it prints as.
 func TestFieldsRoundTrip(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	all := slices.Collect(vmcs.Fields())
 	require.True(t, slices.IsSorted(all))
 	known := 0

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/vmcs"
 	"pgregory.net/rapid"
 )
@@ -83,7 +84,7 @@ func checkImage(t *rapid.T) {
 }
 
 func TestImage(t *testing.T) {
-	checkOnHost(t, checkImage)
+	ring0test.CheckOnHost(t, checkImage)
 }
 func FuzzImage(f *testing.F) { f.Fuzz(rapid.MakeFuzz(checkImage)) }
 

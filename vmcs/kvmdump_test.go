@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -355,7 +356,7 @@ func kvmRoundTrip(t *rapid.T) {
 	}
 }
 
-func TestKVMRoundTrip(t *testing.T) { checkOnHost(t, kvmRoundTrip) }
+func TestKVMRoundTrip(t *testing.T) { ring0test.CheckOnHost(t, kvmRoundTrip) }
 func FuzzKVMRoundTrip(f *testing.F) { f.Fuzz(rapid.MakeFuzz(kvmRoundTrip)) }
 
 // No text makes the parser panic; what it takes out of one prints and parses.

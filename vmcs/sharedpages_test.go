@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -73,7 +74,7 @@ func postedInterrupts(t *rapid.T) {
 	require.Equal(t, make([]byte, 24), mem[40:])
 }
 
-func TestPostedInterrupts(t *testing.T) { rapid.Check(t, postedInterrupts) }
+func TestPostedInterrupts(t *testing.T) { ring0test.CheckOnHost(t, postedInterrupts) }
 func FuzzPostedInterrupts(f *testing.F) { f.Fuzz(rapid.MakeFuzz(postedInterrupts)) }
 
 // TestPostedInterruptsRace: with many that post and one that takes at each
@@ -303,7 +304,7 @@ func veArea(t *rapid.T) {
 	require.Equal(t, info, a.Info())
 }
 
-func TestVEArea(t *testing.T) { rapid.Check(t, veArea) }
+func TestVEArea(t *testing.T) { ring0test.CheckOnHost(t, veArea) }
 func FuzzVEArea(f *testing.F) { f.Fuzz(rapid.MakeFuzz(veArea)) }
 
 func TestVEAreaText(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -89,7 +90,7 @@ func vectorSet(t *rapid.T) {
 	require.Equal(t, s[2], third)
 }
 
-func TestVectorSet(t *testing.T) { rapid.Check(t, vectorSet) }
+func TestVectorSet(t *testing.T) { ring0test.CheckOnHost(t, vectorSet) }
 func FuzzVectorSet(f *testing.F) { f.Fuzz(rapid.MakeFuzz(vectorSet)) }
 
 func TestEOIExitBitmapErrors(t *testing.T) {

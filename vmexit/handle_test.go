@@ -10,6 +10,7 @@ import (
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vmexit"
 )
@@ -247,7 +248,7 @@ func TestControlRegisters(t *testing.T) {
 // TestControlRegistersStayValid: whatever a guest does to its control registers, the next
 // VM entry does not fail for it.
 func TestControlRegistersStayValid(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	ring0test.CheckOnHost(t, func(t *rapid.T) {
 		d := newDouble(t).long()
 		for f, v := range rapid.SampledFrom([]map[vmcs.Field]uint64{nil, compatibility, pae, unpaged, lme}).Draw(t, "mode") {
 			d.image.Set(f, v)
@@ -298,7 +299,7 @@ func TestControlRegistersStayValid(t *testing.T) {
 // TestHandlersAreTotal: no exit makes a handler panic, or do more than it can say in an
 // outcome.
 func TestHandlersAreTotal(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	ring0test.CheckOnHost(t, func(t *rapid.T) {
 		d := newDouble(t).long()
 		u := rapid.OneOf(rapid.Uint64(), rapid.Uint64Range(0, 255), rapid.SampledFrom([]uint64{^uint64(0), 1 << 63, 0x2ff8, 0x3ff8}))
 		d.exit(vmexit.Basic(rapid.Uint16Range(0, 100).Draw(t, "reason")), u.Draw(t, "qualification"), rapid.Uint32().Draw(t, "information"))

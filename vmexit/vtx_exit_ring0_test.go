@@ -9,6 +9,7 @@ import (
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/internal/vmtest"
 	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vmexit"
@@ -301,7 +302,7 @@ func (l *ledger) report(deviations []*deviation) {
 			continue
 		}
 		l.Logf("%5d times: %s", d.met, d.name)
-		if d.met == 0 {
+		if d.met == 0 && ring0test.Whole() {
 			l.Errorf("the processor does not deviate any more, or not in what is drawn: %s", d.name)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/internal/vmtest"
 	"github.com/govtx/vtx/ring0"
 	"github.com/govtx/vtx/vmcs"
@@ -103,7 +104,7 @@ func (l *ledger) eptRights(t *testing.T) {
 	})
 	for _, allow := range rights {
 		for _, ask := range []uint64{read, write, modify, fetch} {
-			if seen[[2]uint64{ask, allow}] == 0 {
+			if seen[[2]uint64{ask, allow}] == 0 && ring0test.Whole() {
 				l.Errorf("access %d to a page with the rights %d was not drawn: draw more", ask, allow)
 			}
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,12 +14,7 @@ import (
 // caps runs "vtx caps" on standard input.
 func caps(t *testing.T, stdin string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	s := newSession(t)
-	cmd := s.command(append([]string{"caps"}, args...)...)
-	var out, errOut bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errOut
-	_ = cmd.Run() // the exit status tells
-	return out.String(), errOut.String(), cmd.ProcessState.ExitCode()
+	return newSession(t).runOn(t, stdin, append([]string{"caps"}, args...)...)
 }
 
 // The table of a small processor, in full.
@@ -108,12 +102,7 @@ func TestCaps(t *testing.T) {
 		{args: "-file " + dir + "/none", errOut: "no such file", status: 1},
 	} {
 		t.Run(c.args, func(t *testing.T) {
-			out, errOut, status := caps(t, "", strings.Fields(c.args)...)
-			require.Equal(t, c.status, status, errOut)
-			require.Contains(t, out, c.out)
-			require.Contains(t, errOut, c.errOut)
-			require.Equal(t, c.out == "", out == "")
-			require.Equal(t, c.errOut == "", errOut == "")
+			checkOutcome(t, append([]string{"caps"}, strings.Fields(c.args)...), oneOrNone(c.out), c.errOut, c.status)
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,11 +18,7 @@ import (
 // cpuidHv runs "vtx cpuid-hv" on standard input.
 func cpuidHv(t *testing.T, stdin string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
-	cmd := newSession(t).command(append([]string{"cpuid-hv"}, args...)...)
-	var out, errOut bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errOut
-	_ = cmd.Run() // the exit status tells
-	return out.String(), errOut.String(), cmd.ProcessState.ExitCode()
+	return newSession(t).runOn(t, stdin, append([]string{"cpuid-hv"}, args...)...)
 }
 
 const leavesDecoded = `0x40000000   vendor "Microsoft Hv", leaves up to 0x40000006
@@ -96,10 +91,7 @@ func TestCpuidHvErrors(t *testing.T) {
 		{"", []string{"/there/is/none"}, "", "no such file", 1},
 		{"", []string{"a", "b"}, "", "want one FILE, or none, not 2", 2},
 	} {
-		out, errOut, status := cpuidHv(t, tc.stdin, tc.args...)
-		require.Equal(t, tc.status, status, errOut)
-		require.Contains(t, out, tc.out)
-		require.Contains(t, errOut, tc.errOut)
+		newSession(t).checkOutcome(t, tc.stdin, append([]string{"cpuid-hv"}, tc.args...), oneOrNone(tc.out), tc.errOut, tc.status)
 	}
 	_, err := readLeafLines(strings.NewReader(strings.Repeat(strings.Repeat("x", 1000)+"\n", 1+maxLeafBytes/1000)))
 	require.ErrorContains(t, err, "longer than 16 MiB")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,8 +10,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 )
-
-var updateEPT = flag.Bool("update-ept", false, "write what vtx ept prints to testdata/ept")
 
 const eptFile = "testdata/ept/vtl.map"
 
@@ -33,16 +30,7 @@ func TestEPT(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newSession(t)
 			require.NoError(t, os.WriteFile(filepath.Join(s.dir, "vtl.map"), text, 0o600))
-			out, errOut, status := s.run(t, append([]string{"ept"}, tc.args...)...)
-			require.Zero(t, status, errOut)
-			require.Empty(t, errOut)
-			golden := filepath.Join("testdata", "ept", tc.name+".golden")
-			if *updateEPT {
-				require.NoError(t, os.WriteFile(golden, []byte(out), 0o644))
-			}
-			want, err := os.ReadFile(golden)
-			require.NoError(t, err, "-update-ept writes it")
-			require.Equal(t, string(want), out)
+			checkGolden(t, "ept/"+tc.name, s.checkOutcome(t, "", append([]string{"ept"}, tc.args...), nil, "", 0))
 		})
 	}
 }
@@ -56,16 +44,12 @@ func TestEPTHelp(t *testing.T) {
 
 func TestEPTSVG(t *testing.T) {
 	s := newSession(t)
-	cmd := s.command("ept", "-svg", "out.svg", "-")
-	cmd.Stdin = strings.NewReader("view <a>\nmap 0 512G rwx\nunmap 0x123000 4K\n")
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	s.checkOutcome(t, "view <a>\nmap 0 512G rwx\nunmap 0x123000 4K\n", []string{"ept", "-svg", "out.svg", "-"}, nil, "", 0)
 	svg, err := os.ReadFile(filepath.Join(s.dir, "out.svg"))
 	require.NoError(t, err)
 	require.True(t, bytes.HasPrefix(svg, []byte("<svg xmlns=")))
 	require.Contains(t, string(svg), "&lt;a&gt;")
 	require.Contains(t, string(svg), "0x0000124000")
-	s.clean(t)
 }
 
 func TestEPTErrors(t *testing.T) {
@@ -89,14 +73,7 @@ func TestEPTErrors(t *testing.T) {
 		{"", "", "want one FILE", 2},
 		{"", "nowhere.map", "no such file", 2},
 	} {
-		s := newSession(t)
-		cmd := s.command(append([]string{"ept"}, strings.Fields(tc.args)...)...)
-		cmd.Stdin = strings.NewReader(tc.text)
-		var errOut bytes.Buffer
-		cmd.Stderr = &errOut
-		_ = cmd.Run()
-		require.Equal(t, tc.status, cmd.ProcessState.ExitCode(), "%s: %s", tc.args, errOut.String())
-		require.Contains(t, errOut.String(), tc.want)
+		newSession(t).checkOutcome(t, tc.text, append([]string{"ept"}, strings.Fields(tc.args)...), []string{""}, tc.want, tc.status) // what came before may be printed
 	}
 }
 

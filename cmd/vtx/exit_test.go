@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -56,15 +55,7 @@ func TestExit(t *testing.T) {
 		{nil, nil, "want a REASON", 2},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
-			out, errOut, status := newSession(t).run(t, append([]string{"exit"}, tc.args...)...)
-			require.Equal(t, tc.status, status, errOut)
-			for _, s := range tc.out {
-				require.Contains(t, out, s)
-			}
-			require.Contains(t, errOut, tc.errOut)
-			if tc.errOut == "" {
-				require.Empty(t, errOut)
-			}
+			checkOutcome(t, append([]string{"exit"}, tc.args...), tc.out, tc.errOut, tc.status)
 		})
 	}
 }
@@ -179,15 +170,10 @@ rip 0x3 Basic(100)
         1   20.0%  Basic(100)
         5  exits; 2 other lines passed over
 `
-	cmd := newSession(t).command("exit", "-")
-	var out, errOut bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(trace), &out, &errOut
-	require.NoError(t, cmd.Run())
-	require.Empty(t, errOut.String())
-	require.Equal(t, want, out.String())
+	require.Equal(t, want, newSession(t).checkOutcome(t, trace, []string{"exit", "-"}, nil, "", 0))
 
 	// A byte at a time it is the same.
-	out.Reset()
+	var out strings.Builder
 	status, err := exitTrace(iotest.OneByteReader(strings.NewReader(trace)), &out)
 	require.NoError(t, err)
 	require.Zero(t, status)

@@ -35,15 +35,7 @@ func TestField(t *testing.T) {
 		{nil, nil, "no field named", 2},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
-			out, errOut, status := newSession(t).run(t, append([]string{"field"}, tc.args...)...)
-			require.Equal(t, tc.status, status, errOut)
-			for _, s := range tc.out {
-				require.Contains(t, out, s)
-			}
-			require.Contains(t, errOut, tc.errOut)
-			if tc.errOut == "" {
-				require.Empty(t, errOut)
-			}
+			checkOutcome(t, append([]string{"field"}, tc.args...), tc.out, tc.errOut, tc.status)
 		})
 	}
 }

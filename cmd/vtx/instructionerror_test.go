@@ -32,13 +32,7 @@ func TestError(t *testing.T) {
 		{"1 2", "", "want one number, not 2", 2},
 	} {
 		t.Run(tc.args, func(t *testing.T) {
-			out, errOut, status := newSession(t).run(t, append([]string{"error"}, strings.Fields(tc.args)...)...)
-			require.Equal(t, tc.status, status)
-			require.Contains(t, out, tc.out)
-			require.Contains(t, errOut, tc.errOut)
-			if tc.errOut == "" {
-				require.Empty(t, errOut)
-			}
+			checkOutcome(t, append([]string{"error"}, strings.Fields(tc.args)...), oneOrNone(tc.out), tc.errOut, tc.status)
 		})
 	}
 }

@@ -91,9 +91,15 @@ func (s *session) command(args ...string) *exec.Cmd {
 // run runs vtx to its end and checks that it leaves nothing.
 func (s *session) run(t *testing.T, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
+	return s.runOn(t, "", args...)
+}
+
+// runOn is run with a standard input.
+func (s *session) runOn(t *testing.T, stdin string, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
 	cmd := s.command(args...)
 	var out, err bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &err
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &err
 	if e := cmd.Run(); !errors.As(e, new(*exec.ExitError)) {
 		require.NoError(t, e)
 	}
@@ -113,10 +119,15 @@ func (s *session) clean(t *testing.T) {
 }
 
 // checkOutcome runs vtx, which must end with a status and print all of out, or complain with errOut
-// and print nothing.
-func checkOutcome(t *testing.T, args, out []string, errOut string, status int) {
+// and print nothing. It returns what vtx printed.
+func checkOutcome(t *testing.T, args, out []string, errOut string, status int) string {
 	t.Helper()
-	gotOut, gotErr, got := newSession(t).run(t, args...)
+	return newSession(t).checkOutcome(t, "", args, out, errOut, status)
+}
+
+func (s *session) checkOutcome(t *testing.T, stdin string, args, out []string, errOut string, status int) string {
+	t.Helper()
+	gotOut, gotErr, got := s.runOn(t, stdin, args...)
 	require.Equal(t, status, got, gotOut+gotErr)
 	for _, s := range out {
 		require.Contains(t, gotOut, s)
@@ -124,9 +135,33 @@ func checkOutcome(t *testing.T, args, out []string, errOut string, status int) {
 	require.Contains(t, gotErr, errOut)
 	if errOut == "" {
 		require.Empty(t, gotErr)
-	} else {
+	} else if len(out) == 0 {
 		require.Empty(t, gotOut)
 	}
+	return gotOut
+}
+
+// oneOrNone is what checkOutcome takes: a list of a text, or of none.
+func oneOrNone(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return []string{text}
+}
+
+var update = flag.Bool("update", false, "write what vtx prints to the golden files in testdata")
+
+// checkGolden compares what vtx printed with a file in testdata, or with -update writes it there.
+func checkGolden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(file)
+	require.NoError(t, err, "go test -update writes it")
+	require.Equal(t, string(want), got)
 }
 
 func frame(typ byte, s string) []byte { return bootframes.Append(nil, typ, []byte(s)) }
@@ -174,16 +209,7 @@ func TestUsage(t *testing.T) {
 		t.Run(tc.args+" "+tc.flags, func(t *testing.T) {
 			s := newSession(t)
 			s.env = append(s.env, "VTXBOOTFLAGS="+tc.flags)
-			out, errOut, status := s.run(t, strings.Fields(tc.args)...)
-			require.Equal(t, tc.status, status)
-			require.Contains(t, out, tc.out)
-			require.Contains(t, errOut, tc.errOut)
-			if tc.out == "" {
-				require.Empty(t, out)
-			}
-			if tc.errOut == "" {
-				require.Empty(t, errOut)
-			}
+			s.checkOutcome(t, "", strings.Fields(tc.args), oneOrNone(tc.out), tc.errOut, tc.status)
 		})
 	}
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -14,8 +12,6 @@ import (
 	"pgregory.net/rapid"
 )
 
-var updateVTL = flag.Bool("update-vtl", false, "write what vtx vtl prints to testdata/vtl")
-
 func TestVTL(t *testing.T) {
 	for _, name := range []string{"hide", "all"} {
 		t.Run(name, func(t *testing.T) {
@@ -23,16 +19,8 @@ func TestVTL(t *testing.T) {
 			require.NoError(t, err)
 			s := newSession(t)
 			require.NoError(t, os.WriteFile(filepath.Join(s.dir, "script.vtl"), text, 0o600))
-			out, errOut, status := s.run(t, "vtl", "script.vtl")
-			require.Empty(t, errOut)
-			require.Zero(t, status)
-			golden := filepath.Join("testdata", "vtl", name+".golden")
-			if *updateVTL {
-				require.NoError(t, os.WriteFile(golden, []byte(out), 0o644))
-			}
-			want, err := os.ReadFile(golden)
-			require.NoError(t, err, "-update-vtl writes it")
-			require.Equal(t, string(want), out)
+			out := s.checkOutcome(t, "", []string{"vtl", "script.vtl"}, nil, "", 0)
+			checkGolden(t, "vtl/"+name, out)
 
 			// The drawing alone is the end of that.
 			quiet, _, status := s.run(t, "vtl", "-quiet", "script.vtl")
@@ -95,22 +83,10 @@ func TestVTLErrors(t *testing.T) {
 		{"vp0:\n", `there is no step ""`, 1},
 		{strings.Repeat("#", maxVTLBytes+1), "longer than 1 MiB", 2},
 	} {
-		s := newSession(t)
-		cmd := s.command("vtl", "-quiet", "-")
-		cmd.Stdin = strings.NewReader(tc.text)
-		var errOut bytes.Buffer
-		cmd.Stderr = &errOut
-		_ = cmd.Run()
-		require.Equal(t, tc.status, cmd.ProcessState.ExitCode(), "%.80s: %s", tc.text, errOut.String())
-		require.Contains(t, errOut.String(), tc.want)
+		newSession(t).checkOutcome(t, tc.text, []string{"vtl", "-quiet", "-"}, nil, tc.want, tc.status)
 	}
-	s := newSession(t)
-	_, errOut, status := s.run(t, "vtl")
-	require.Equal(t, 2, status)
-	require.Contains(t, errOut, "want one FILE")
-	_, errOut, status = s.run(t, "vtl", "nowhere")
-	require.Equal(t, 2, status)
-	require.Contains(t, errOut, "no such file")
+	checkOutcome(t, []string{"vtl"}, nil, "want one FILE", 2)
+	checkOutcome(t, []string{"vtl", "nowhere"}, nil, "no such file", 2)
 }
 
 // A level that waits for a TLB lock does nothing but flush again.

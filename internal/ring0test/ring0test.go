@@ -1,14 +1,17 @@
-// Package ring0test is for tests that belong in ring 0. Run as an ordinary
-// process they are skipped, and counted.
+// Package ring0test is for tests that belong in ring 0, or do not. Those that do are
+// skipped, and counted, when they run as an ordinary process.
 package ring0test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
 	"testing"
+
+	"pgregory.net/rapid"
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/ring0"
@@ -24,6 +27,32 @@ func Need(t testing.TB) {
 		t.Skip("needs ring 0")
 	}
 }
+
+// HostOnly skips, in ring 0, a test that takes long there and that no processor has a
+// part in.
+func HostOnly(t testing.TB) {
+	t.Helper()
+	if ring0.Active() {
+		t.Skip("tested on the host: no processor has a part in it")
+	}
+}
+
+// CheckOnHost is rapid.Check, but for [HostOnly].
+func CheckOnHost(t *testing.T, property func(*rapid.T)) {
+	t.Helper()
+	HostOnly(t)
+	rapid.Check(t, property)
+}
+
+var share = flag.Int("ring0.share", 1, "draw one in `N` of what is compared with the processor")
+
+// Share returns how many of n draws to make, which is all of them unless the flag
+// -ring0.share says that another boot makes those.
+func Share(n int) int { return max(1, n/max(1, *share)) }
+
+// Whole reports whether Share leaves all draws, so that what is rare among them can be
+// expected to come up.
+func Whole() bool { return *share <= 1 }
 
 // Main is for TestMain: it runs the tests and says in one line how many of them
 // were skipped by Need. Go shows that line for a single package, and with -v.

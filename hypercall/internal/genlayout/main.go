@@ -12,10 +12,8 @@ package main
 
 import (
 	"bytes"
-	"encoding/csv"
 	"fmt"
 	"go/ast"
-	"go/format"
 	"go/parser"
 	"go/token"
 	"os"
@@ -23,13 +21,29 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/govtx/vtx/internal/generate"
 )
 
 func main() {
-	if err := run(); err != nil {
+	g := generator{types: map[string]*ast.TypeSpec{}, bits: map[string]bool{"InputVTL": true}}
+	if err := g.read(); err != nil {
 		fmt.Fprintf(os.Stderr, "genlayout: %v\n", err)
 		os.Exit(1)
 	}
+	file := func(name string, text func(*bytes.Buffer) error) generate.File {
+		return generate.File{Name: name, Make: func() ([]byte, error) {
+			var b bytes.Buffer
+			err := text(&b)
+			return b.Bytes(), err
+		}}
+	}
+	generate.Main(
+		file("bitfields_generated.go", g.words),
+		file("enums_generated.go", g.enums),
+		file("structures_generated.go", g.structures),
+		file("layouts_generated_test.go", g.lists),
+	)
 }
 
 // A decl is a type declaration of the package.
@@ -43,38 +57,6 @@ type generator struct {
 	decls []decl
 	types map[string]*ast.TypeSpec
 	bits  map[string]bool // words with a method Reserved
-}
-
-func run() error {
-	g := generator{types: map[string]*ast.TypeSpec{}, bits: map[string]bool{"InputVTL": true}}
-	if err := g.read(); err != nil {
-		return err
-	}
-	for _, f := range []struct {
-		name string
-		make func(*bytes.Buffer) error
-	}{
-		{"bitfields_generated.go", g.words},
-		{"enums_generated.go", g.enums},
-		{"structures_generated.go", g.structures},
-		{"layouts_generated_test.go", g.lists},
-	} {
-		var b bytes.Buffer
-		if err := f.make(&b); err != nil {
-			return err
-		}
-		text, err := format.Source(b.Bytes())
-		if err != nil {
-			return fmt.Errorf("the text made for %s is not Go: %w", f.name, err)
-		}
-		if old, err := os.ReadFile(f.name); err == nil && bytes.Equal(old, text) {
-			continue
-		}
-		if err := os.WriteFile(f.name, text, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // read collects the package's types, in the order of files and lines.
@@ -119,21 +101,12 @@ func (g *generator) read() error {
 // table reads a CSV file with the columns given, and returns its rows by the first
 // of them.
 func table(file, columns string) (map[string][][]string, error) {
-	data, err := os.ReadFile(file)
+	rows, err := generate.Table(file, columns)
 	if err != nil {
 		return nil, err
-	}
-	r := csv.NewReader(bytes.NewReader(data))
-	r.Comment = '#'
-	rows, err := r.ReadAll()
-	if err != nil {
-		return nil, err
-	}
-	if got := strings.Join(rows[0], ","); got != columns {
-		return nil, fmt.Errorf("%s has the columns %s", file, got)
 	}
 	by := map[string][][]string{}
-	for _, row := range rows[1:] {
+	for _, row := range rows {
 		by[row[0]] = append(by[row[0]], row)
 	}
 	return by, nil

@@ -2,11 +2,10 @@ package main
 
 import (
 	"bytes"
-	"encoding/csv"
 	"fmt"
-	"go/format"
-	"os"
 	"strconv"
+
+	"github.com/govtx/vtx/internal/generate"
 )
 
 // controlsCSV is what the controls are made from.
@@ -47,16 +46,9 @@ type controlBit struct {
 
 // readControls reads the file: the rows of each group, by its key.
 func readControls(path string) (map[string][]controlBit, error) {
-	data, err := os.ReadFile(path)
+	rows, err := generate.Table(path, "group,bit,name,sdm,section,class,note")
 	if err != nil {
 		return nil, err
-	}
-	r := csv.NewReader(bytes.NewReader(data))
-	r.Comment = '#'
-	r.FieldsPerRecord = 7
-	rows, err := r.ReadAll()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	width := map[string]int{}
 	for _, g := range controlGroups {
@@ -64,7 +56,7 @@ func readControls(path string) (map[string][]controlBit, error) {
 	}
 	groups := map[string][]controlBit{}
 	names := map[string]bool{}
-	for i, row := range rows[1:] {
+	for i, row := range rows {
 		wrong := func(format string, args ...any) error {
 			return fmt.Errorf("%s: row %d, %q: %s", path, i+2, row, fmt.Sprintf(format, args...))
 		}
@@ -138,11 +130,7 @@ func controls() ([]byte, error) {
 		p("\t},\n")
 	}
 	p("}\n")
-	src, err := format.Source(w.Bytes())
-	if err != nil {
-		return nil, fmt.Errorf("controls: %w", err)
-	}
-	return src, nil
+	return w.Bytes(), nil
 }
 
 // emitGroup writes a group's type, constants and methods.

@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
-	"encoding/csv"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
+
+	"github.com/govtx/vtx/internal/generate"
 )
 
 // A field is one row of fields.csv.
@@ -29,20 +29,13 @@ var fieldGroups = [16]string{
 func fieldGroup(encoding uint64) uint64 { return encoding>>13&3<<2 | encoding>>10&3 }
 
 func readFields() ([]field, error) {
-	data, err := os.ReadFile("fields.csv")
+	rows, err := generate.Table("fields.csv", "encoding,name,sdm,section,depends,note")
 	if err != nil {
 		return nil, err
-	}
-	rows, err := csv.NewReader(bytes.NewReader(data)).ReadAll()
-	if err != nil {
-		return nil, err
-	}
-	if got := strings.Join(rows[0], ","); got != "encoding,name,sdm,section,depends,note" {
-		return nil, fmt.Errorf("fields.csv has the columns %s", got)
 	}
 	var fields []field
 	names := map[string]bool{}
-	for i, r := range rows[1:] {
+	for i, r := range rows {
 		e, err := strconv.ParseUint(r[0], 0, 15)
 		if err != nil || e&(1|1<<12) != 0 || fieldGroups[fieldGroup(e)] == "" {
 			return nil, fmt.Errorf("fields.csv:%d: %q is not the encoding of a field", i+2, r[0])

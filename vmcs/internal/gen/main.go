@@ -3,39 +3,11 @@
 // (go generate ./vmcs).
 package main
 
-import (
-	"bytes"
-	"fmt"
-	"go/format"
-	"os"
-)
+import "github.com/govtx/vtx/internal/generate"
 
 func main() {
-	for _, g := range []struct {
-		file string
-		make func() ([]byte, error)
-	}{
-		{"fields_generated.go", fields},
-		{"controls_generated.go", controls},
-	} {
-		if err := write(g.file, g.make); err != nil {
-			fmt.Fprintf(os.Stderr, "gen: %s: %v\n", g.file, err)
-			os.Exit(1)
-		}
-	}
-}
-
-func write(file string, source func() ([]byte, error)) error {
-	text, err := source()
-	if err != nil {
-		return err
-	}
-	formatted, err := format.Source(text)
-	if err != nil {
-		return fmt.Errorf("the text made is not Go: %w", err)
-	}
-	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, formatted) {
-		return nil
-	}
-	return os.WriteFile(file, formatted, 0o644)
+	generate.Main(
+		generate.File{Name: "fields_generated.go", Make: fields},
+		generate.File{Name: "controls_generated.go", Make: controls},
+	)
 }
