@@ -237,6 +237,25 @@ func (r *raw) entry(gpa uint64) *ept.Entry {
 	return &r.tables[(uint64(e)&walkMask-r.phys)>>12][gpa>>12&511]
 }
 
+// full is what no translation can do without: pages of all sizes, and the rights of all entries,
+// which need not be present then.
+//
+//go:noinline
+func (r *raw) full(gpa uint64, need ept.Entry) (hpa uint64, ok bool) {
+	e := r.root[gpa>>39&511]
+	rights := e
+	e = r.tables[(uint64(e)&walkMask-r.phys)>>12][gpa>>30&511]
+	if rights &= e; e&ept.Large != 0 {
+		return uint64(e)&walkMask | gpa&(1<<30-1), rights&need == need
+	}
+	e = r.tables[(uint64(e)&walkMask-r.phys)>>12][gpa>>21&511]
+	if rights &= e; e&ept.Large != 0 {
+		return uint64(e)&walkMask | gpa&(1<<21-1), rights&need == need
+	}
+	e = r.tables[(uint64(e)&walkMask-r.phys)>>12][gpa>>12&511]
+	return uint64(e)&walkMask | gpa&4095, (rights&e)&need == need
+}
+
 // BenchmarkRandom works on single random pages of the 64 GiB map.
 func BenchmarkRandom(b *testing.B) {
 	for _, flags := range []bool{false, true} {
@@ -283,6 +302,27 @@ func BenchmarkRandom(b *testing.B) {
 					})
 				})
 			}
+			b.Run("Remap", func(b *testing.B) {
+				versus(b, func(r rng, _ bool) {
+					for range batch {
+						gpa := page(&r)
+						if _, err := v.Unmap(gpa, 4096); err != nil {
+							b.Fatal(err)
+						}
+						if _, err := v.Map(gpa, 4096, gpa, benchAttr); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}, func(r rng, _ bool) {
+					for range batch {
+						gpa := page(&r)
+						p := walk.entry(gpa)
+						e := *p
+						atomic.StoreUint64((*uint64)(p), 0)
+						*walk.entry(gpa) = e
+					}
+				})
+			})
 			b.Run("Lookup", func(b *testing.B) {
 				versus(b, func(r rng, _ bool) {
 					for range batch {
@@ -295,16 +335,17 @@ func BenchmarkRandom(b *testing.B) {
 					}
 				})
 			})
-			b.Run("Translate", func(b *testing.B) {
-				versus(b, func(r rng, _ bool) {
-					for range batch {
-						hpa, f := v.Translate(page(&r), ept.LinearRead)
-						if f.Kind != ept.NoFault {
-							b.Fatal(f)
-						}
-						benchSink += hpa
+			translate := func(r rng, _ bool) {
+				for range batch {
+					hpa, f := v.Translate(page(&r), ept.LinearRead)
+					if f.Kind != ept.NoFault {
+						b.Fatal(f)
 					}
-				}, func(r rng, _ bool) {
+					benchSink += hpa
+				}
+			}
+			b.Run("Translate", func(b *testing.B) {
+				versus(b, translate, func(r rng, _ bool) {
 					for range batch {
 						gpa := page(&r)
 						e := *walk.entry(gpa)
@@ -312,6 +353,17 @@ func BenchmarkRandom(b *testing.B) {
 							b.Fatal("not readable")
 						}
 						benchSink += uint64(e)&walkMask | gpa&4095
+					}
+				})
+			})
+			b.Run("Translate/full", func(b *testing.B) {
+				versus(b, translate, func(r rng, _ bool) {
+					for range batch {
+						hpa, ok := walk.full(page(&r), ept.Read)
+						if !ok {
+							b.Fatal("not readable")
+						}
+						benchSink += hpa
 					}
 				})
 			})

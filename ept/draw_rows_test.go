@@ -5,11 +5,13 @@ import (
 	"testing"
 
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 )
 
 // However few rows there may be, they follow each other without a gap, and each cell tells where
 // all of its bytes are.
 func TestRows(t *testing.T) {
+	ring0test.HostOnly(t)
 	var text strings.Builder
 	text.WriteString("view a\nmap 0 1G rwx\nmap 8G 4K r-x\nview b of a\n")
 	for _, line := range []string{"unmap 0x%x 4K", "protect 0x%x 4K rw- UC"} {

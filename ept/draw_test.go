@@ -18,6 +18,7 @@ import (
 
 	"github.com/govtx/vtx/ept"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 )
 
 var update = flag.Bool("update", false, "write the files in testdata/golden")
@@ -145,7 +146,7 @@ func drawings() map[string]*ept.Drawing {
 }
 
 func TestDraw(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	for name, d := range drawings() {
 		t.Run(name, func(t *testing.T) {
 			var text, svg bytes.Buffer
@@ -238,7 +239,7 @@ func TestDrawFails(t *testing.T) {
 
 // Of more ranges than are kept, all are still counted.
 func TestDrawMany(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	s := newSparse(able())
 	want := 0
 	for i := range uint64(20000) {

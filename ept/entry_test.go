@@ -9,6 +9,7 @@ import (
 
 	"github.com/govtx/vtx/ept"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -142,7 +143,7 @@ func textForms(t *rapid.T) {
 	}
 }
 
-func TestTextForms(t *testing.T) { checkOnHost(t, textForms) }
+func TestTextForms(t *testing.T) { ring0test.CheckOnHost(t, textForms) }
 func FuzzTextForms(f *testing.F) { f.Fuzz(rapid.MakeFuzz(textForms)) }
 
 // fields: the parts of any entry cover each bit once, and have its value.
@@ -225,7 +226,7 @@ func drawMode(t *rapid.T) *ept.Mode {
 	}
 }
 
-func TestFields(t *testing.T) { checkOnHost(t, fields) }
+func TestFields(t *testing.T) { ring0test.CheckOnHost(t, fields) }
 func FuzzFields(f *testing.F) { f.Fuzz(rapid.MakeFuzz(fields)) }
 
 func TestDescribe(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/govtx/vtx/ept"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 )
 
 func mapArena(t require.T, tables int) *ept.Arena {
@@ -95,7 +96,7 @@ protect 0x0 4K WC no-ignore-PAT software-59
 }
 
 func TestMapFileErrors(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	for _, tc := range []struct {
 		text string
 		line int // 0 if the error is of the whole

@@ -7,6 +7,7 @@ import (
 
 	"github.com/govtx/vtx/ept"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 )
 
 // effectiveTable is SDM Vol. 3A table 12-7 by its columns: MTRR (here EPT) type, PAT entry,
@@ -19,7 +20,7 @@ WB UC UC    WB UC- UC   WB WC WC   WB WT WT   WB WB WB   WB WP WP
 WP UC UC    WP UC- WC   WP WC WC   WP WT WT   WP WB WP   WP WP WP`
 
 func TestEffectiveType(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	words := strings.Fields(effectiveTable)
 	seen := map[[2]ept.MemoryType]bool{}
 	for i := 0; i < len(words); i += 3 {

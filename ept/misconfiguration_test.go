@@ -9,6 +9,7 @@ import (
 
 	"github.com/govtx/vtx/ept"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -71,7 +72,7 @@ func bitsOf(t require.T, text string, width uint8) (mask uint64) {
 // Each single bit of an entry that can be read and written is reserved if the manual's
 // tables say so, for each width.
 func TestReservedBits(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	for _, row := range reservedTables {
 		for width := uint8(32); width <= 52; width++ {
 			m := &ept.Mode{Capabilities: capFull, PhysicalAddressBits: width}
@@ -145,7 +146,7 @@ func modes(yield func(*ept.Mode) bool) {
 // the outcome that KVM's way gives; where KVM has no say (mode-based execute control,
 // paging-write control) the rules are put in other words here.
 func TestMisconfigurationExhaustive(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	places := []int{0, 1, 2, 3, 4, 5, 6, 7, 10, 58}
 	addresses := []uint64{0, 1 << 12, 1 << 20, 1 << 21, 1 << 29, 1 << 30, 1 << 38, 1 << 39, 1 << 51}
 	for m := range modes {
@@ -201,7 +202,7 @@ func misconfiguration(t *rapid.T) {
 	checkMisconfiguration(t, m, e, rapid.IntRange(1, 5).Draw(t, "level"))
 }
 
-func TestMisconfigurationRandom(t *testing.T) { checkOnHost(t, misconfiguration) }
+func TestMisconfigurationRandom(t *testing.T) { ring0test.CheckOnHost(t, misconfiguration) }
 func FuzzMisconfiguration(f *testing.F)       { f.Fuzz(rapid.MakeFuzz(misconfiguration)) }
 
 // Each rule is told of where it alone is broken, and nowhere else in the table.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/govtx/vtx/ept"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 )
 
 //go:embed testdata/mtrr
@@ -344,7 +345,7 @@ func gaps(m *ept.MTRRs) bool {
 	return false
 }
 
-func TestMTRRs(t *testing.T) { checkOnHost(t, mtrrs) }
+func TestMTRRs(t *testing.T) { ring0test.CheckOnHost(t, mtrrs) }
 func FuzzMTRRs(f *testing.F) { f.Fuzz(rapid.MakeFuzz(mtrrs)) }
 
 // exhaustiveMTRRs compares each page of 4 MiB, which masks with gaps cut into many ranges.
@@ -382,7 +383,7 @@ func exhaustiveMTRRs(t *rapid.T) {
 	require.GreaterOrEqual(t, runs, n)
 }
 
-func TestMTRRsExhaustive(t *testing.T) { checkOnHost(t, exhaustiveMTRRs) }
+func TestMTRRsExhaustive(t *testing.T) { ring0test.CheckOnHost(t, exhaustiveMTRRs) }
 
 // hostileMTRRs: whatever is in the registers, questions are answered and soon.
 func hostileMTRRs(t *rapid.T) {
@@ -404,12 +405,12 @@ func hostileMTRRs(t *rapid.T) {
 	_, _ = m.MarshalText()
 }
 
-func TestHostileMTRRs(t *testing.T) { checkOnHost(t, hostileMTRRs) }
+func TestHostileMTRRs(t *testing.T) { ring0test.CheckOnHost(t, hostileMTRRs) }
 func FuzzHostileMTRRs(f *testing.F) { f.Fuzz(rapid.MakeFuzz(hostileMTRRs)) }
 
 // A mask of nothing but gaps alternates types from page to page of all memory.
 func TestMTRRGaps(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	m := &ept.MTRRs{PhysicalAddressBits: 52, DefType: enabled | uint64(ept.WB), Variable: []ept.MTRRPair{variable(0, 0x1000, ept.UC)}}
 	for range m.All() {
 		break // a caller may stop

@@ -106,7 +106,7 @@ const (
 // start runs an operation on the views of a set.
 func (o *op) start(views uint64, gpa, size uint64) (Invalidation, error) {
 	s := o.s
-	s.hot = hot{}
+	s.hot.view = nil
 	o.need, o.due, o.run.end = 0, NoInvalidation, 0
 	if views == 0 {
 		return NoInvalidation, ErrClosed

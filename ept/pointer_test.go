@@ -10,6 +10,7 @@ import (
 
 	"github.com/govtx/vtx/ept"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -52,7 +53,7 @@ func entryRules(p ept.Pointer, m *ept.Mode) bool {
 	return slices.ContainsFunc(report.Violations, func(v vmcs.Violation) bool { return strings.HasPrefix(v.Rule.ID, "eptp.") })
 }
 
-func TestPointerRandom(t *testing.T) { checkOnHost(t, pointer) }
+func TestPointerRandom(t *testing.T) { ring0test.CheckOnHost(t, pointer) }
 func FuzzPointer(f *testing.F)       { f.Fuzz(rapid.MakeFuzz(pointer)) }
 
 func TestNewPointer(t *testing.T) {

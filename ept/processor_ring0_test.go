@@ -51,20 +51,20 @@ func TestTranslateIsProcessor(t *testing.T) {
 		{vmtest.ModeProtected, ept.Mode{AccessedDirty: flags}, 5},
 	}
 	total := map[string]int{}
-	steps := 0
+	wanted, steps := ring0test.Share(*drawnSteps), 0
 	for n, s := range settings {
 		if s.guest == vmtest.ModeProtected && !vmtest.Has(m, vmcs.SecondaryUnrestrictedGuest) {
 			continue
 		}
 		r := newRig(m, s.guest, s.mode, *drawSeed+uint64(n)<<32)
-		steps += r.steps(*drawnSteps * s.share / 100)
+		steps += r.steps(wanted * s.share / 100)
 		r.report(t, fmt.Sprintf("%v, A/D %t, #VE %t", s.guest, s.mode.AccessedDirty, s.mode.ViolationVE))
 		for name, n := range r.count {
 			total[name] += n
 		}
 	}
 	t.Logf("%d steps: %v", steps, total)
-	if *drawnSteps < 5000 {
+	if wanted < 5000 {
 		return
 	}
 	for _, name := range []string{"read", "write", "read-modify-write", "fetch", "4 KiB", "2 MiB", "1 GiB", "#PF", "#VE", "violation, page walk", "violation, not present",

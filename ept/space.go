@@ -107,7 +107,7 @@ type Space struct {
 	open    uint64 // which views are, by index
 	pending uint64 // unlinked tables, the last one first; 0 for none
 	dead    int    // how many those are at least: without what only they reference
-	hot     hot    // where the last page was mapped
+	hot     hot    // of the page that was mapped last
 	op      op     // the operation that is going on
 	levels  [PML5E + 1]struct {
 		nodes  [MaxViews]node
@@ -124,11 +124,12 @@ type View struct {
 	top   *Table // its memory
 	index int
 
-	// For walks of four levels in a window; else quick is nil.
-	quick *Table         // the root table
-	base  unsafe.Pointer // of the window
-	phys  uint64
-	bytes uint64
+	// For walks in a window.
+	reach   uint64         // the addresses below are walked in four levels
+	base    unsafe.Pointer // of the window
+	phys    uint64
+	bytes   uint64
+	unusual Access // accesses that may ask for other rights than it says, but for AccessTranslation
 }
 
 // New returns a space with one view, in which nothing is mapped.
@@ -182,8 +183,15 @@ func (s *Space) openView(root uint64, t *Table) *View {
 	s.open |= 1 << i
 	v := &View{space: s, mode: &s.mode, root: root, top: t, index: i}
 	s.views[i] = v
-	if s.mode.TopLevel() == PML4E && len(s.window) > 0 {
-		v.quick, v.base, v.phys, v.bytes = t, unsafe.Pointer(&s.window[0]), s.phys, uint64(len(s.window))*pageSize
+	v.unusual = AccessTranslation | AccessShadowStack | AccessUnverified
+	if s.mode.ModeBasedExecute {
+		v.unusual |= AccessFetch
+	}
+	if len(s.window) > 0 {
+		v.base, v.phys, v.bytes = unsafe.Pointer(&s.window[0]), s.phys, uint64(len(s.window))*pageSize
+		if s.mode.TopLevel() == PML4E {
+			v.reach = 1 << 48
+		}
 	}
 	return v
 }
@@ -272,13 +280,13 @@ func leaf(e Entry, l Level) bool { return e&Large != 0 || l == PTE }
 // ok is false if nothing is mapped; then the entry tells, by SuppressVE, what violations
 // do there. It allocates nothing, and can be called at any time.
 func (v *View) Lookup(gpa uint64) (e Entry, l Level, ok bool) {
-	if gpa>>48 != 0 || v.quick == nil {
+	if gpa >= v.reach {
 		return v.lookup(gpa)
 	}
 	// The usual case. Entries that map nothing are found at the end: they lead out of the
 	// window, or to entries that do not matter then.
 	l = PDPTE
-	allow := load(&v.quick[gpa>>39&511])
+	allow := load(&v.top[gpa>>39&511])
 	at := uint64(allow&addressMask) - v.phys
 	if at >= v.bytes {
 		return v.lookup(gpa)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/govtx/vtx/ept"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/ring0"
 )
 
@@ -53,7 +54,7 @@ func rounds(n int) int {
 // address that is mapped before and after is never seen unmapped or elsewhere, and
 // always has the rights that do not change.
 func TestReadersSeeOldOrNew(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	for _, flags := range []bool{false, true} {
 		a, err := ept.NewArena(make([]byte, 200*size4K), 0x10_0000)
 		require.NoError(t, err)
@@ -143,7 +144,7 @@ func TestReadersSeeOldOrNew(t *testing.T) {
 // TestNoFlagIsLost has processors set flags all the time, while pages are split, and
 // rights changed: what they have set is there at the end.
 func TestNoFlagIsLost(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	a, err := ept.NewArena(make([]byte, 64*size4K), 0x10_0000)
 	require.NoError(t, err)
 	s, err := ept.New(ept.Config{Pages: a, Mode: ept.Mode{Capabilities: allCapabilities, PhysicalAddressBits: 46, AccessedDirty: true}})

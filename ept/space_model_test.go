@@ -12,6 +12,7 @@ import (
 
 	"github.com/govtx/vtx/ept"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/vmcs"
 )
 
@@ -741,7 +742,7 @@ func checkSpace(points []uint64) func(t *rapid.T) {
 }
 
 func TestSpaceIsModel(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	if raceDetector { // has nothing to find here; TestReadersSeeOldOrNew is for it
 		old := flag.Lookup("rapid.checks").Value.String()
 		require.NoError(t, flag.Set("rapid.checks", "5"))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/govtx/vtx/ept"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 )
 
 func TestSubPageVector(t *testing.T) {
@@ -45,7 +46,7 @@ func TestSubPageVector(t *testing.T) {
 
 // A write is allowed if each of its bytes is.
 func TestSubPageWritable(t *testing.T) {
-	hostOnly(t)
+	ring0test.HostOnly(t)
 	for _, mask := range []uint32{0, 1, 0xffff_ffff, 0x5555_5555, 0x0000_0ff0, 0x8000_0001} {
 		v := ept.SubPages(mask)
 		for offset := range uint64(4096) {
@@ -183,7 +184,7 @@ func subPageTable(t *rapid.T) {
 	require.Empty(t, pages.tables)
 }
 
-func TestSubPageTable(t *testing.T) { checkOnHost(t, subPageTable) }
+func TestSubPageTable(t *testing.T) { ring0test.CheckOnHost(t, subPageTable) }
 func FuzzSubPageTable(f *testing.F) { f.Fuzz(rapid.MakeFuzz(subPageTable)) }
 
 // The results of the search: which bits of which entry lead to them.

@@ -6,69 +6,71 @@ import "unsafe"
 // the access ends. Flags are not changed. It allocates nothing, needs no lock, and may
 // run while processors walk the tables and a writer changes them. It is fastest if the
 // Space's Pages are [Windowed].
+func (v *View) Translate(gpa uint64, a Access) (hpa uint64, f Fault) {
+	// Go keeps no struct of this size in registers. As the result of a call it would be taken apart
+	// and put together in memory, by narrow stores and wide loads for which the processor
+	// waits; so this function is inlined, and passes where its caller wants the fault.
+	hpa = v.translate(gpa, a, &f)
+	return hpa, f
+}
+
+// translate is Translate. It changes f, which is zero, if there is a fault.
 //
 // The usual case, an access that all entries allow, comes first; everything else is
 // looked at again by the function Translate. Rights are compared once, at the end: an
 // entry that is not present leads out of the window, or to entries that do not matter
 // then. A Space makes no entries that are misconfigured.
-func (v *View) Translate(gpa uint64, a Access) (uint64, Fault) {
-	m := v.mode
-	need := Entry(a) & All
-	if a&(AccessTranslation|AccessShadowStack|AccessUnverified) != AccessTranslation || m.ModeBasedExecute {
-		need = m.asksUsually(a)
-	}
-	s := v.space
-	base, phys, size := unsafe.Pointer(unsafe.SliceData(s.window)), s.phys, uint64(len(s.window))*pageSize
-	top, rights := unsafe.Pointer(v.top), ^Entry(0)
+func (v *View) translate(gpa uint64, a Access, f *Fault) uint64 {
 	var e Entry
 	var at, offset uint64
-	if m.Levels == 5 {
-		if gpa>>57 != 0 {
+	top, rights := unsafe.Pointer(v.top), ^Entry(0)
+	need := Entry(a) & All
+	if a&v.unusual != AccessTranslation {
+		need = v.mode.asksUsually(a)
+	}
+	if gpa >= v.reach {
+		if v.mode.Levels != 5 || gpa>>57 != 0 {
 			goto odd
 		}
 		rights = entryAt(top, 0, gpa, 48)
-		if at = uint64(rights&addressMask) - phys; at >= size {
+		if at = uint64(rights&addressMask) - v.phys; at >= v.bytes {
 			goto odd
 		}
-		top = unsafe.Add(base, at)
-	} else if gpa>>48 != 0 {
-		goto odd
+		top = unsafe.Add(v.base, at)
 	}
 	e = entryAt(top, 0, gpa, 39)
 	rights &= e
-	if at = uint64(e&addressMask) - phys; at >= size {
+	if at = uint64(e&addressMask) - v.phys; at >= v.bytes {
 		goto odd
 	}
-	e = entryAt(base, at, gpa, 30)
+	e = entryAt(v.base, at, gpa, 30)
 	rights &= e
 	offset = 1<<30 - 1
 	if e&Large == 0 {
-		if at = uint64(e&addressMask) - phys; at >= size {
+		if at = uint64(e&addressMask) - v.phys; at >= v.bytes {
 			goto odd
 		}
-		e = entryAt(base, at, gpa, 21)
+		e = entryAt(v.base, at, gpa, 21)
 		rights &= e
 		offset = 1<<21 - 1
 		if e&Large == 0 {
-			if at = uint64(e&addressMask) - phys; at >= size {
+			if at = uint64(e&addressMask) - v.phys; at >= v.bytes {
 				goto odd
 			}
-			e = entryAt(base, at, gpa, 12)
+			e = entryAt(v.base, at, gpa, 12)
 			rights &= e
 			offset = 1<<12 - 1
 		}
 	}
 	if rights&need == need && need != 0 {
-		return uint64(e&addressMask) | gpa&offset, Fault{}
+		return uint64(e&addressMask) | gpa&offset
 	}
 odd:
-	return v.translate(gpa, a)
+	return v.translateAny(gpa, a, f)
 }
 
 // asksUsually is asks for accesses that are decided by one conjunction of all entries; 0
 // for others.
-//
-//go:noinline
 func (m *Mode) asksUsually(a Access) Entry {
 	if a&(AccessShadowStack|AccessUnverified) != 0 {
 		return 0
@@ -76,14 +78,14 @@ func (m *Mode) asksUsually(a Access) Entry {
 	return m.asks(a)
 }
 
-// translate is Translate for any access. Inlined, it would slow down the other.
+// translateAny is translate for any access. Inlined, it would slow down the other.
 //
 //go:noinline
-func (v *View) translate(gpa uint64, a Access) (uint64, Fault) {
+func (v *View) translateAny(gpa uint64, a Access, f *Fault) (hpa uint64) {
 	v.mustBeOpen()
-	hpa, f, _ := Translate((*viewTables)(v), gpa, a) // which has no errors
+	hpa, *f, _ = Translate((*viewTables)(v), gpa, a) // which has no errors
 	f.Entry &^= bookkeeping
-	return hpa, f
+	return hpa
 }
 
 func (v *View) mustBeOpen() {

@@ -106,7 +106,7 @@ func (o *overlay) CompareAndSwap(table uint64, index int, old, new ept.Entry) (b
 	return true, nil
 }
 
-func TestViewTranslateIsTranslate(t *testing.T) { rapid.Check(t, checkView) }
+func TestViewTranslateIsTranslate(t *testing.T) { ring0test.CheckOnHost(t, checkView) }
 
 func FuzzViewTranslate(f *testing.F) { f.Fuzz(rapid.MakeFuzz(checkView)) }
 

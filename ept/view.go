@@ -5,18 +5,16 @@ import (
 	"unsafe"
 )
 
-// hot is where the view that mapped a page of 4 KiB last can map the next without a walk: a table
-// that it alone uses, all entries above allowing everything. Every other operation
-// forgets it.
+// hot is what Map knows from the page of 4 KiB that it mapped last.
 type hot struct {
+	// The view that can map the next without a walk, in a table that it alone uses, all entries
+	// above allowing everything. Every other operation forgets it.
 	view  *View
 	table *Table
 	base  uint64 // guest-physical address >> 21
-	attr  Entry  // checked, and with entryUsed
-}
 
-// oddBits are those that the address of a page of 4 KiB does not have, with four levels.
-const oddBits = 0xffff<<48 | (pageSize - 1)
+	attr Entry // found right, and with entryUsed
+}
 
 // noTable is the root table of views that are closed.
 var noTable Table
@@ -50,28 +48,53 @@ func (s *Space) failTo(op string, gpa, size, hpa uint64, err error) error {
 // What was not mapped needs no invalidation. One is due all the same if tables had to be copied
 // that other views share.
 func (v *View) Map(gpa, size, hpa uint64, attr Entry) (Invalidation, error) {
-	h := &v.space.hot
-	if h.view == v && size == pageSize && gpa>>21 == h.base && attr|entryUsed == h.attr && (gpa|hpa)&(pageSize-1) == 0 && hpa < v.space.hostLimit {
-		p := &h.table[gpa>>12&511]
-		if e := load(p); e&entryUsed == 0 {
-			store(p, Entry(hpa)|h.attr|e&entryCount)
+	s := v.space
+	if h := &s.hot; h.view == v && gpa>>21 == h.base && s.isPage(gpa, size, hpa, attr) && s.mapIn(h.table, gpa, hpa) {
+		return NoInvalidation, nil
+	}
+	return v.mapAny(gpa, size, hpa, attr)
+}
+
+// isPage reports whether one page of 4 KiB is to be mapped with attributes that are known to be
+// right.
+func (s *Space) isPage(gpa, size, hpa uint64, attr Entry) bool {
+	return size == pageSize && attr|entryUsed == s.hot.attr && (gpa|hpa)&(pageSize-1) == 0 && hpa < s.hostLimit
+}
+
+// mapIn maps a page with those attributes, if its entry in a table is not in use.
+func (s *Space) mapIn(t *Table, gpa, hpa uint64) bool {
+	p := &t[gpa>>12&511]
+	e := load(p)
+	if e&entryUsed != 0 {
+		return false
+	}
+	store(p, Entry(hpa)|s.hot.attr|e&entryCount)
+	return true
+}
+
+// mapAny is Map for all cases.
+func (v *View) mapAny(gpa, size, hpa uint64, attr Entry) (Invalidation, error) {
+	s := v.space
+	if s.isPage(gpa, size, hpa, attr) {
+		if t := v.owned(gpa, s.rights); t != nil && s.mapIn(t, gpa, hpa) {
 			return NoInvalidation, nil
 		}
 	}
 	set, err := v.set()
 	if err != nil {
-		return NoInvalidation, v.space.failTo("Map", gpa, size, hpa, err)
+		return NoInvalidation, s.failTo("Map", gpa, size, hpa, err)
 	}
-	due, err := v.space.place(opMap, set, gpa, size, hpa, attr, nil)
+	due, err := s.place(opMap, set, gpa, size, hpa, attr, nil)
 	if err == nil && size == pageSize {
 		v.warm(gpa, attr)
 	}
 	return due, err
 }
 
-// warm remembers the table in which a page was mapped.
+// warm remembers the attributes with which a page was mapped, and the table.
 func (v *View) warm(gpa uint64, attr Entry) {
 	s := v.space
+	s.hot.attr = attr | entryUsed
 	t := v.top
 	for l := s.mode.TopLevel(); l > PTE; l-- {
 		e := load(&t[l.Index(gpa)])
@@ -80,7 +103,36 @@ func (v *View) warm(gpa uint64, attr Entry) {
 		}
 		t = s.table(uint64(e & addressMask))
 	}
-	s.hot = hot{v, t, gpa >> 21, attr | entryUsed}
+	s.hot.view, s.hot.table, s.hot.base = v, t, gpa>>21
+}
+
+// owned returns the table of PTEs that translates an address, if this view alone uses it and
+// those above, and the entries above allow all of rights; else nil. It is nil too where
+// walks are not quick: with five levels, or out of a window.
+func (v *View) owned(gpa uint64, rights Entry) *Table {
+	if gpa >= v.reach {
+		return nil
+	}
+	// Entries that reference no table are found at the end: they lead out of the window, or to
+	// entries that do not matter then.
+	want := rights | entryUsed
+	e := entryAt(unsafe.Pointer(v.top), 0, gpa, 39)
+	wrong := e ^ want
+	at := uint64(e&addressMask) - v.phys
+	if at >= v.bytes {
+		return nil
+	}
+	e = entryAt(v.base, at, gpa, 30)
+	wrong |= e ^ want
+	if at = uint64(e&addressMask) - v.phys; at >= v.bytes {
+		return nil
+	}
+	e = entryAt(v.base, at, gpa, 21)
+	wrong |= e ^ want
+	if at = uint64(e&addressMask) - v.phys; at >= v.bytes || wrong&(want|entryShared|Large) != 0 {
+		return nil
+	}
+	return (*Table)(unsafe.Add(v.base, at))
 }
 
 // MapTyped is [View.Map] with memory types from a source, such as the processor's MTRRs,
@@ -118,31 +170,13 @@ func (v *View) ReplaceTyped(gpa, size, hpa uint64, attr Entry, t Types) (Invalid
 // Tables in which nothing is left are unlinked.
 func (v *View) Unmap(gpa, size uint64) (Invalidation, error) {
 	// The usual case for one page of 4 KiB: this view alone uses the tables, and a neighbour
-	// stays mapped, so that no table gets empty. As in Protect.
-	if (size^pageSize)|gpa&oddBits == 0 && v.quick != nil {
-		e := load(&v.quick[gpa>>39&511])
-		wrong := e ^ entryUsed
-		at := uint64(e&addressMask) - v.phys
-		if at >= v.bytes {
-			goto slow
-		}
-		e = entryAt(v.base, at, gpa, 30)
-		wrong |= e ^ entryUsed
-		if at = uint64(e&addressMask) - v.phys; at >= v.bytes {
-			goto slow
-		}
-		e = entryAt(v.base, at, gpa, 21)
-		wrong |= e ^ entryUsed
-		if at = uint64(e&addressMask) - v.phys; at >= v.bytes || wrong&(entryUsed|entryShared|Large) != 0 {
-			goto slow
-		}
-		t, i := (*Table)(unsafe.Add(v.base, at)), gpa>>12&511
-		if p := &t[i]; (load(&t[(i+1)&511])|load(&t[(i-1)&511]))&load(p)&entryUsed != 0 {
-			link(p, v.space.empty|load(p)&entryCount)
+	// stays mapped, so that no table gets empty.
+	if (size^pageSize)|gpa&(pageSize-1) == 0 {
+		if t, i := v.owned(gpa, 0), gpa>>12&511; t != nil && (load(&t[(i+1)&511])|load(&t[(i-1)&511]))&load(&t[i])&entryUsed != 0 {
+			link(&t[i], v.space.empty|load(&t[i])&entryCount)
 			return SingleContext, nil
 		}
 	}
-slow:
 	set, err := v.set()
 	if err != nil {
 		return NoInvalidation, v.space.fail("Unmap", gpa, size, err)
@@ -162,9 +196,9 @@ func (v *View) Protect(gpa, size uint64, set, clear Entry) (Invalidation, error)
 	// The usual case: one page of 4 KiB, whose tables this view alone uses, and which mask no
 	// rights. Entries that reference no table are found at the end: they lead out of the
 	// window, or to entries that do not matter then.
-	if (size^pageSize)|gpa&oddBits|uint64((set|clear)&^All) == 0 && v.quick != nil {
+	if (size^pageSize)|gpa&(pageSize-1)|uint64((set|clear)&^All) == 0 && gpa < v.reach {
 		const want = entryUsed | All
-		e := load(&v.quick[gpa>>39&511])
+		e := load(&v.top[gpa>>39&511])
 		wrong := e ^ want
 		at := uint64(e&addressMask) - v.phys
 		if at >= v.bytes {
@@ -238,7 +272,7 @@ func (v *View) Clone() (*View, error) {
 	if ^s.open == 0 {
 		return nil, fmt.Errorf("ept: Clone: %w", ErrTooManyViews)
 	}
-	s.hot = hot{}
+	s.hot.view = nil
 	if err := s.take(1); err != nil {
 		return nil, fmt.Errorf("ept: Clone: no page for the root table: %w", err)
 	}
@@ -260,10 +294,10 @@ func (v *View) Close() Invalidation {
 		return NoInvalidation
 	}
 	s := v.space
-	s.hot = hot{}
+	s.hot.view = nil
 	s.open &^= 1 << v.index
 	s.retire(v.root, v.top, s.mode.TopLevel())
 	s.views[v.index] = nil
-	v.top, v.quick = &noTable, nil
+	v.top, v.reach = &noTable, 0
 	return SingleContext
 }
