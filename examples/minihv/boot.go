@@ -118,6 +118,9 @@ func (l *linux) run() (err error) {
 	if err != nil {
 		return err
 	}
+	if !vmcs.Supports(caps, vmcs.PinVirtualNMIs) || !vmcs.Supports(caps, vmcs.PrimaryNMIWindowExiting) {
+		return errors.New("this processor has no NMI-window exiting: choose a CPU model that has it")
+	}
 	leave, err := enterVMX(caps)
 	if err != nil {
 		return err
@@ -178,32 +181,44 @@ func (l *linux) run() (err error) {
 		return err
 	}
 	fmt.Printf("guest      kernel at %#x, %d instructions since power-on\n", entry, asm.RDTSC())
+	nmiStrikes = true
 	err = m.run()
+	nmiStrikes = false
 	count.print(os.Stdout)
-	var secure secureEnd
-	switch {
-	case errors.As(err, &secure) && l.until == "":
-		if secure.status != 0 {
-			return secure
-		}
-		fmt.Println("guest     ", secure)
-		return nil
-	case errors.Is(err, errPowerOff) && l.until == "" && l.secure == "":
+	if err = l.outcome(err, &pc.end); err == nil {
 		fmt.Println("guest      turned off")
 		return nil
-	case errors.Is(err, errShown):
+	}
+	if errors.Is(err, errShown) {
 		fmt.Printf("%s\nguest      shows %q\n", screen(), l.until)
 		return nil
 	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "VTL%d at %#x:\n", m.active.current.number, m.active.current.RIP)
-		_ = vmcs.Dump(os.Stderr, vmcs.Current{}, vmcs.DumpOptions{})
+	if errors.Is(err, &pc.end) {
+		return err
 	}
+	fmt.Fprintf(os.Stderr, "VTL%d at %#x:\n", m.active.current.number, m.active.current.RIP)
+	_ = vmcs.Dump(os.Stderr, vmcs.Current{}, vmcs.DumpOptions{})
 	var failed *vmexit.EntryError
 	if errors.As(err, &failed) {
 		return fmt.Errorf("%w: %w", err, m.active.current.explain())
 	}
 	return err
+}
+
+// outcome is what the end of a run comes to. It is good if the guest has turned its machine off,
+// and VTL1's program, if there was one, has ended before, with status 0.
+func (l *linux) outcome(err error, end *secureEnd) error {
+	switch {
+	case !errors.Is(err, errPowerOff):
+		return err
+	case l.until != "":
+		return fmt.Errorf("%w, and has not shown %q", err, l.until)
+	case l.secure != "" && !end.ended:
+		return fmt.Errorf("%w, but VTL1's program has not ended", err)
+	case l.secure != "" && end.status != 0:
+		return end
+	}
+	return nil
 }
 
 // bootContext lays out what the loader needs in low memory, of which ram is the beginning, and

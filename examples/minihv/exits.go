@@ -43,6 +43,7 @@ func (m *vm) newExits(cpuid *vmexit.CPUIDPolicy) *vmexit.Builder {
 		Ports:            ports,
 		Hypercall:        vmcall,
 		NMI:              nmi,
+		Window:           inNMIWindow,
 		Violation:        violation,
 		Halt: func(x *vmexit.Exit) bool {
 			if m.pc != nil {
@@ -90,6 +91,9 @@ func vmcall(x *vmexit.Exit) vmexit.Outcome {
 			}
 			return vmexit.Resume
 		case hypercall.Input(hypercall.CodeVtlCall):
+			if p.secureEnded() { // there is none to be called
+				break
+			}
 			o = p.partition.Call(p.index, vtl.Trap{Word: w, Control: c.Regs[asm.RAX]}, &p.effects)
 		case hypercall.Input(hypercall.CodeVtlReturn):
 			o = p.partition.Return(p.index, vtl.Trap{Word: w, Control: c.Regs[asm.RAX]}, &p.effects)
@@ -130,6 +134,9 @@ func (p *processor) finish(x *vmexit.Exit, o hypercall.Outcome) vmexit.Outcome {
 		x.Advance()
 		return p.carryOut(x)
 	case hypercall.VTLCall:
+		if p.secureEnded() {
+			break
+		}
 		return p.settle(x, p.partition.Call(p.index, p.trap(), &p.effects))
 	case hypercall.VTLReturn:
 		return p.settle(x, p.partition.Return(p.index, p.trap(), &p.effects))
@@ -366,24 +373,61 @@ func (p *processor) guard() error {
 	return nil
 }
 
-// nmis is how many NMIs have arrived in the host, where nmiEntry counts them, or in VTL1. One
-// that comes while another one is given to VTL0 may be lost, as on a processor that has one
-// pending.
+// nmis is how many NMIs have arrived in the host, where nmiEntry counts them, or where
+// nmi does. One that comes while another one waits for VTL0 may be lost, as on a processor that
+// has one pending.
 var nmis uint32
 
-// nmi is told of NMIs that have arrived while VTL1 of a PC ran. They are VTL0's.
+// nmiStrikes tells nmiEntry that the current VMCS, if there is one, has a VMX-preemption timer.
+var nmiStrikes bool
+
+// nmi is told of NMIs that have arrived in a guest of a PC, but that it did not take: while VTL1
+// ran, or while an earlier one waits. They are VTL0's.
 func nmi(*vmexit.Exit) { nmis++ }
 
-// forwardNMI gives VTL0 of a PC the NMIs that have arrived elsewhere, as one, if it can take it
-// now. Otherwise it will when this is called again: by the timer at the latest.
+// reload makes the VMCS of the level that runs the current one, and has nmiEntry's word stand
+// there that may have been given to another one.
+func (p *processor) reload() error {
+	err := load(p.current)
+	if nmis != 0 && nmiStrikes && err == nil {
+		err = vmcs.Current{}.Write(vmcs.PreemptionTimerValue, 0)
+	}
+	return err
+}
+
+// forwardNMI gives VTL0 of a PC the NMIs that have arrived elsewhere, as one: now, or as soon as
+// nothing blocks it. It is called when the VMX-preemption timer strikes, for which nmiEntry
+// cares, when VTL0 runs again after VTL1, and in the window that it asks for itself.
 func (p *processor) forwardNMI(x *vmexit.Exit) {
-	if nmis == 0 || p.pc == nil || p.current.number != 0 ||
-		p.current.Interruptibility&(vmcs.BlockingByNMI|vmcs.BlockingByMOVSS) != 0 ||
-		vmcs.InterruptionInfo(x.Read(vmcs.EntryInterruptionInformation)).Valid() {
+	if nmis == 0 || p.pc == nil || p.current.number != 0 {
 		return
 	}
-	nmis = 0
-	x.Inject(vmcs.InjectNMI().Info, 0, 0)
+	nmis = 0 // first: the next one is counted again
+	if !x.NMI() {
+		nmis = 1
+		p.nmiWindow(x, true)
+	}
+}
+
+// nmiWindow has VTL0 exit when it can take an NMI, or no more. The window needs virtual NMIs, and
+// these that NMIs exit (SDM Vol. 3C 27.2.1.1): blocking by NMI, which the guest is in, becomes one of
+// virtual NMIs with the same bit, and ends by the same IRET.
+func (p *processor) nmiWindow(x *vmexit.Exit, on bool) {
+	const controls = uint64(vmcs.PinNMIExiting | vmcs.PinVirtualNMIs)
+	pin := x.Read(vmcs.PinBasedControls) &^ controls
+	if on {
+		pin |= controls
+	}
+	x.Write(vmcs.PinBasedControls, pin)
+	x.NMIWindow(on)
+}
+
+// inNMIWindow is the handler of the window.
+func inNMIWindow(x *vmexit.Exit) vmexit.Outcome {
+	p := processorOf(x)
+	p.nmiWindow(x, false)
+	p.forwardNMI(x)
+	return vmexit.Hold
 }
 
 // guardPorts is the layer over I/O instructions.
@@ -391,7 +435,11 @@ func guardPorts(_ vmexit.Basic, below vmexit.Handler) vmexit.Handler {
 	return func(x *vmexit.Exit) vmexit.Outcome {
 		p := processorOf(x)
 		if p.pc != nil && p.current.number > 0 {
-			return p.pc.secureIO(x)
+			o := p.pc.secureIO(x)
+			if p.pc.end.ended && o != vmexit.Stop {
+				return p.leaveSecure(x)
+			}
+			return o
 		}
 		q := vmexit.IOQualification(x.Qualification())
 		p.effects.Reset()

@@ -62,6 +62,7 @@ func bootKernel(t *testing.T, exe, kernel string, cfg machine.Config, args ...st
 // the guest turns its machine off at the end, or it is said what became of it.
 func TestHostileGuest(t *testing.T) {
 	exe, kernel := build(t), hostileKernel(t)
+	const reset = "the guest has reset its processor (INIT)"
 	for _, tt := range []struct {
 		name, letter string
 		args         []string
@@ -73,8 +74,28 @@ func TestHostileGuest(t *testing.T) {
 		{name: "endless loop", letter: "l", args: []string{"-instructions", "80000000"}, ends: "the guest has taken more than 80000000 instructions, and shows:"},
 		{name: "endless #DB", letter: "d", args: []string{"-instructions", "80000000"}, ends: "the guest has taken more than 80000000 instructions, and shows:"},
 		{name: "instructions that are not there", letter: "x"},
-		{name: "INIT", letter: "i", ends: "the guest has reset its processor (INIT)"},
+		{name: "INIT", letter: "i", ends: reset},
 		{name: "NMI and SMI", letter: "n"},
+		// The interrupt command register as the guest writes it in x2APIC mode (SDM Vol. 3A 11.12.9): its
+		// own ID is 0, its logical ID 1.
+		{name: "x2APIC, INIT to its ID", letter: "I0000000000004500", ends: reset},
+		{name: "x2APIC, INIT to another ID", letter: "S0000000100004500"},
+		{name: "x2APIC, INIT to all IDs", letter: "Iffffffff00004500", ends: reset},
+		{name: "x2APIC, INIT to its logical ID", letter: "I0000000100004d00", ends: reset},
+		{name: "x2APIC, INIT to another logical ID", letter: "S0000000200004d00"},
+		{name: "x2APIC, INIT to another cluster", letter: "S0001000100004d00"},
+		{name: "x2APIC, INIT to all logical IDs", letter: "Iffffffff00004d00", ends: reset},
+		{name: "x2APIC, INIT to all", letter: "I0000000000084500", ends: reset},
+		{name: "x2APIC, INIT to all others", letter: "S00000000000c4500"},
+		{name: "x2APIC, end of INIT", letter: "S0000000000008500"},
+		{name: "x2APIC, start-up to its ID", letter: "S0000000000004608"},
+		{name: "x2APIC, start-up to its logical ID", letter: "S0000000100004e08"},
+		{name: "x2APIC, SMI to its ID", letter: "S0000000000004200"},
+		{name: "x2APIC, SMI to its logical ID", letter: "S0000000100004a00"},
+		{name: "x2APIC, NMI to its ID", letter: "N0000000000004400"},
+		{name: "x2APIC, NMI to its logical ID", letter: "N0000000100004c00"},
+		{name: "x2APIC, NMI to all", letter: "N0000000000084400"},
+		{name: "x2APIC, NMI to all others", letter: "S00000000000c4400"},
 		{name: "reset by the keyboard controller's pulse", letter: "r", ends: "the guest has reset the machine"},
 		{name: "reset by the keyboard controller's output port", letter: "R", ends: "the guest has reset the machine"},
 		{name: "reset by port 0x92", letter: "9", ends: "the guest has reset the machine"},

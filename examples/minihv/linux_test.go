@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"fmt"
 	"testing"
 
 	"github.com/govtx/vtx/internal/require"
@@ -157,5 +158,34 @@ func checkPlace(t *rapid.T) {
 }
 
 func TestPlaceHostile(t *testing.T) { rapid.Check(t, checkPlace) }
+
+// The run is good if the guest has turned its machine off, VTL1 has ended with status 0 before, and
+// nothing else was asked for.
+func TestOutcome(t *testing.T) {
+	off := fmt.Errorf("OUT: %w", errPowerOff)
+	for _, tt := range []struct {
+		name string
+		l    linux
+		err  error
+		end  secureEnd
+		want string // "": status 0
+	}{
+		{"off", linux{}, off, secureEnd{}, ""},
+		{"off, VTL1 has ended", linux{secure: "vault"}, off, secureEnd{ended: true}, ""},
+		{"off, VTL1 has ended badly", linux{secure: "vault"}, off, secureEnd{ended: true, status: 3}, "VTL1's program has ended with status 3"},
+		{"off, VTL1 has not ended", linux{secure: "vault"}, off, secureEnd{}, "OUT: the guest has turned the machine off, but VTL1's program has not ended"},
+		{"off, not having shown a text", linux{until: "x"}, off, secureEnd{}, `OUT: the guest has turned the machine off, and has not shown "x"`},
+		{"reset", linux{}, errReset, secureEnd{}, "the guest has reset the machine"},
+		{"reset, VTL1 has ended", linux{secure: "vault"}, errReset, secureEnd{ended: true}, "the guest has reset the machine"},
+		{"VTL1 without a status", linux{secure: "vault"}, errSecureCut, secureEnd{}, "VTL1's program has ended without a status"},
+	} {
+		err := tt.l.outcome(tt.err, &tt.end)
+		if tt.want == "" {
+			require.NoError(t, err, tt.name)
+			continue
+		}
+		require.Equal(t, tt.want, err.Error(), tt.name)
+	}
+}
 
 func FuzzPlace(f *testing.F) { f.Fuzz(rapid.MakeFuzz(checkPlace)) }

@@ -43,6 +43,7 @@ type guestMemory struct {
 	space   *ept.Space
 	caps    *vmcs.Capabilities
 	types   *ept.MTRRs
+	changes uint64 // of the views, so far
 }
 
 // newGuestMemory returns ramSize bytes of memory from address 0 on.
@@ -104,6 +105,7 @@ func (m *guestMemory) free() {
 // changed does what a change of a view asks of the processor, and gives back tables that
 // are not used any more.
 func (m *guestMemory) changed(v *ept.View, due ept.Invalidation, err error) error {
+	m.changes++
 	if err != nil {
 		return err
 	}

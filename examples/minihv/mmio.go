@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"github.com/govtx/vtx/asm"
+	"github.com/govtx/vtx/ept"
 	"github.com/govtx/vtx/ring0"
 	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vmexit"
@@ -154,40 +155,85 @@ func (a *ioAPIC) store(offset, v uint32) {
 	}
 }
 
-// newWindows returns the windows of the machine by their pages.
-func newWindows(a *acpi) (map[uint64]window, error) {
-	w := map[uint64]window{}
-	for _, at := range a.others {
-		w[at>>pageShift] = nothing{}
+// windows are the windows of a machine by their pages: few, so that they are looked through.
+type windows []struct {
+	page uint64
+	window
+}
+
+func (w *windows) add(address uint64, to window) {
+	*w = append(*w, struct {
+		page uint64
+		window
+	}{address >> pageShift, to})
+}
+
+func (w windows) at(page uint64) window {
+	for i := range w {
+		if w[i].page == page {
+			return w[i].window
+		}
 	}
+	return nil
+}
+
+// newWindows returns the windows of the machine.
+func newWindows(a *acpi) (w windows, err error) {
+	r, err := newRegisters(a.localAPIC)
+	if err != nil {
+		return nil, err
+	}
+	w.add(a.localAPIC, localAPIC{r})
 	for _, at := range a.ioAPICs {
 		io, err := newIOAPIC(at)
 		if err != nil {
 			return nil, err
 		}
-		w[at>>pageShift] = io
+		w.add(at, io)
 	}
-	r, err := newRegisters(a.localAPIC)
-	w[a.localAPIC>>pageShift] = localAPIC{r}
-	return w, err
+	for _, at := range a.others {
+		w.add(at, nothing{})
+	}
+	return w, nil
 }
 
 // physical is a processor's memory for the instructions that are carried out here: what is
 // a window is none. It is their Device, too.
 type physical struct{ *processor }
 
+// A readable is a page of RAM that a level can read, as long as views do not change.
+type readable struct {
+	domain  *domain
+	page    uint64
+	changes uint64 // of views before
+	bytes   []byte
+}
+
 func (p physical) ReadPhysical(gpa uint64, b []byte) error {
-	if p.window(gpa) != nil {
-		return emulate.ErrNoMemory
+	d, page := p.current.domain, gpa>>pageShift
+	known := &p.readable[page%uint64(len(p.readable))]
+	if known.domain != d || known.page != page || known.changes != d.changes {
+		from, err := p.bytes(gpa&^(pageSize-1), pageSize, ept.AccessRead)
+		if err != nil {
+			return err
+		}
+		*known = readable{d, page, d.changes, from}
 	}
-	return p.current.ReadPhysical(gpa, b)
+	copy(b, known.bytes[gpa%pageSize:]) // in one page, says emulate.Memory
+	return nil
 }
 
 func (p physical) WritePhysical(gpa uint64, b []byte) error {
+	to, err := p.bytes(gpa, len(b), ept.AccessWrite)
+	copy(to, b)
+	return err
+}
+
+func (p physical) bytes(gpa uint64, n int, a ept.Access) ([]byte, error) {
 	if p.window(gpa) != nil {
-		return emulate.ErrNoMemory
+		return nil, emulate.ErrNoMemory
 	}
-	return p.current.WritePhysical(gpa, b)
+	return p.current.bytes(gpa, n, a)
 }
 
 // Read implements emulate.Device. A part of a register is read from the whole; there is
@@ -233,7 +279,7 @@ func (p *processor) window(gpa uint64) window {
 	if p.pc == nil || p.current.overlaid(page) != nil {
 		return nil
 	}
-	return p.pc.windows[page]
+	return p.pc.windows.at(page)
 }
 
 // emulate carries out an instruction that accesses a window. What cannot be done there raises
@@ -249,27 +295,15 @@ func (p *processor) emulate(x *vmexit.Exit) vmexit.Outcome {
 		return x.Fail(err)
 	}
 	s.RIP = x.Guest.RIP
+	p.emulator.Operand(x)
 	r, err := p.emulator.Step(s)
-	var refused *emulate.AccessError
-	if errors.As(err, &refused) { // by other memory
-		op := vtl.Reading
-		switch refused.Access {
-		case emulate.Write:
-			op = vtl.Writing
-		case emulate.Fetch:
-			op = vtl.Fetching
-		}
-		p.effects.Reset()
-		return p.access(x, refused.GPA>>pageShift, op)
-	}
 	if err != nil {
-		return x.Raise(vmcs.VectorGP, 0)
+		return p.refused(x, err)
 	}
 	if err := s.Write(x.VMCS); err != nil {
 		return x.Fail(fmt.Errorf("RSP and RFLAGS of the guest: %w", err))
 	}
 	x.Guest.RFLAGS = s.RFLAGS
-	p.forwardNMI(x) // one that the local APIC was told to send, say
 	switch r.Action {
 	case emulate.Advance:
 		x.Guest.InstructionLength = uint32(r.Length)
@@ -282,6 +316,24 @@ func (p *processor) emulate(x *vmexit.Exit) vmexit.Outcome {
 		return x.RaisePageFault(r.Exception.Address, event.ErrorCode)
 	}
 	return x.Raise(event.Info.Vector(), event.ErrorCode)
+}
+
+// refused is what becomes of an instruction that cannot be carried out: by other memory, as of an
+// access by the level itself.
+func (p *processor) refused(x *vmexit.Exit, err error) vmexit.Outcome {
+	var refused *emulate.AccessError
+	if !errors.As(err, &refused) {
+		return x.Raise(vmcs.VectorGP, 0)
+	}
+	op := vtl.Reading
+	switch refused.Access {
+	case emulate.Write:
+		op = vtl.Writing
+	case emulate.Fetch:
+		op = vtl.Fetching
+	}
+	p.effects.Reset()
+	return p.access(x, refused.GPA>>pageShift, op)
 }
 
 // apicMSRs are the MSRs of the local APIC in x2APIC mode (SDM Vol. 3A table 11-6). They are the

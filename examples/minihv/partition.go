@@ -50,6 +50,7 @@ type processor struct {
 
 	emulator emulate.Emulator
 	state    emulate.State // of it
+	readable [16]readable  // by it
 }
 
 // A level is a trust level of a processor. Its private registers are in its VMCS; those that
@@ -234,7 +235,7 @@ func (m *vm) with(l *level, f func() error) error {
 	}
 	err := f()
 	if m.active != nil {
-		if err := load(m.active.current); err != nil {
+		if err := m.active.reload(); err != nil {
 			return err
 		}
 	}
@@ -295,7 +296,7 @@ func (m *vm) runnable() *processor {
 
 // run runs a processor until it can run no more, or something else is to run.
 func (p *processor) run() error {
-	if err := load(p.current); err != nil {
+	if err := p.reload(); err != nil {
 		return err
 	}
 	p.active = p
@@ -305,6 +306,9 @@ func (p *processor) run() error {
 // carryOut does what the partition has asked for, and says how the guest goes on: RIP is
 // where it is to be.
 func (p *processor) carryOut(x *vmexit.Exit) vmexit.Outcome {
+	if p.secureEnded() && p.partition.Active(p.index) != p.current.number {
+		return p.refuseAlone(x)
+	}
 	o := vmexit.Hold
 	list := p.effects.List()
 	for i := range list {

@@ -21,7 +21,7 @@ type pc struct {
 	acpi  *acpi
 	ports *vmexit.Ports
 
-	windows map[uint64]window // by pages
+	windows windows
 
 	copies     []ring0.Pages // of the firmware's tables
 	ioBitmaps  ring0.Pages
@@ -31,8 +31,10 @@ type pc struct {
 	tscOffset  uint64         // of the guest's time-stamp counter from the processor's
 	miscEnable uint64         // what the guest reads of IA32_MISC_ENABLE
 	xcr0       uint64         // the host's, of which a guest can have all
+	compacts   bool           // XSAVEC works
 	secure     *vmexit.Ports  // VTL1's
 	secureIO   vmexit.Handler // of them
+	end        secureEnd      // VTL1's
 	told       []e820         // what the guest is told of its memory
 	hooked     bool           // the firmware's INT 15h tells it too
 }
@@ -103,6 +105,7 @@ func newPC(caps *vmcs.Capabilities, size uint64) (*pc, error) {
 	if asm.ReadCR4()&asm.CR4OSXSAVE != 0 {
 		p.xcr0 = asm.XGETBV(0)
 	}
+	p.compacts = compacts(compacted(vmcs.Processor{}))
 	pages, bitmaps, err := newIOBitmaps()
 	if err != nil {
 		return nil, err
@@ -168,7 +171,18 @@ func (p *pc) cpuid(native vmcs.CPUIDReader) *vmexit.CPUIDPolicy {
 		// WAITPKG, and protection keys, which the host's XCR0 does not have
 		Mask(7, 0, vmexit.CPUIDRegisters{EAX: all, EBX: all, ECX: ^uint32(1<<3 | 1<<4 | 1<<5), EDX: all}).
 		Mask(0xd, 0, vmexit.CPUIDRegisters{EAX: uint32(p.xcr0), EBX: all, ECX: all, EDX: uint32(p.xcr0 >> 32)}).
-		Mask(0xd, 1, vmexit.CPUIDRegisters{EAX: ^uint32(1<<1 | 1<<3), EBX: all}) // XSAVEC, with which Linux fails on Bochs; XSAVES
+		Mask(0xd, 1, vmexit.CPUIDRegisters{EAX: ^uint32(1 << 3), EBX: all}) // XSAVES
+	if !p.compacts {
+		const xsavec = 1 << 1
+		policy.Mask(0xd, 1, vmexit.CPUIDRegisters{EAX: ^uint32(xsavec), EBX: all})
+	}
+	if p.miscEnable&fastStrings == 0 {
+		// Nor are there faster ones. Linux 6.1 leaves ERMS out by itself then, but not FSRM, with
+		// which its memmove takes ERMS for granted: less than 32 bytes overwrite all memory behind.
+		const erms, fsrm, zeroOrShort = 1 << 9, 1 << 4, 7 << 10
+		policy.Mask(7, 0, vmexit.CPUIDRegisters{EAX: all, EBX: ^uint32(erms), ECX: all, EDX: ^uint32(fsrm)}).
+			Mask(7, 1, vmexit.CPUIDRegisters{EAX: ^uint32(zeroOrShort), EBX: all, ECX: all, EDX: all})
+	}
 	const x2APIC = 1 << 21
 	if _, _, features, _ := native.ReadCPUID(1, 0); features&x2APIC != 0 {
 		r := policy.Lookup(1, 0)
@@ -221,11 +235,13 @@ func (p *pc) msrs(policy *vmexit.MSRPolicy) *vmexit.MSRPolicy {
 	return policy
 }
 
+// fastStrings is a bit of IA32_MISC_ENABLE.
+const fastStrings = 1
+
 // readMiscEnable is what the guest reads of IA32_MISC_ENABLE: whether strings are fast, as the
 // processor says it. One that does not have the register is an emulator, for which they are
 // loops; a kernel that was told otherwise would clear and copy pages with them.
 func readMiscEnable() uint64 {
-	const fastStrings = 1
 	v, err := asm.RDMSRSafe(msrMiscEnable)
 	if err != nil {
 		return 0

@@ -71,7 +71,7 @@ func (p *pc) placeSecure(name string, args []string, file, ram []byte) error {
 	}
 	in.Put(ram[lowInput:])
 
-	s := new(secureConsole)
+	s := &secureConsole{end: &p.end}
 	s.Line = func(_ byte, line []byte) { fmt.Printf("VTL1       %s\n", printable(line)) }
 	p.secure = vmexit.NewPorts().Set(bootproto.PortE9, bootproto.PortE9, s).Set(bootproto.PortShutdown, bootproto.PortShutdown, s)
 	p.secureIO = p.secure.Handler()
@@ -90,12 +90,20 @@ func printable(line []byte) string {
 
 // A secureConsole is all the devices that VTL1 has: two ports, where it says something, and
 // that it has ended.
-type secureConsole struct{ frames.Console }
+type secureConsole struct {
+	frames.Console
+	end *secureEnd // what becomes of VTL1
+}
 
-// A secureEnd is that VTL1's program has ended.
-type secureEnd struct{ status uint32 }
+// A secureEnd is whether VTL1's program has ended, and how; and how many attempts of VTL0 have
+// been refused since.
+type secureEnd struct {
+	ended   bool
+	status  uint32
+	refused int
+}
 
-func (e secureEnd) Error() string {
+func (e *secureEnd) Error() string {
 	return fmt.Sprintf("VTL1's program has ended with status %d", e.status)
 }
 
@@ -113,8 +121,63 @@ func (s *secureConsole) Out(port uint16, size int, v uint32) error {
 		return nil
 	}
 	s.Close()
-	if status, ok := s.Exit(); ok {
-		return secureEnd{status}
+	status, ok := s.Exit()
+	if !ok {
+		return errSecureCut
 	}
-	return errSecureCut
+	s.end.ended, s.end.status = true, status
+	return nil
+}
+
+// secureEnded tells whether there was a VTL1 whose program has ended.
+func (p *processor) secureEnded() bool { return p.pc != nil && p.pc.end.ended }
+
+// leaveSecure has VTL0 go on where it was, for good, when VTL1's program has ended. VTL1's pages
+// and what it guards stay out of reach. VTL0 has the shared registers that it came with, not
+// what VTL1 has left in them.
+func (p *processor) leaveSecure(x *vmexit.Exit) vmexit.Outcome {
+	fmt.Println("guest     ", &p.pc.end)
+	if err := p.backFromSecure(x); err != nil {
+		return x.Fail(err)
+	}
+	p.enter(&p.levels[0])
+	if err := p.reload(); err != nil {
+		return x.Fail(err)
+	}
+	return vmexit.Hold
+}
+
+// backFromSecure has the partition return to VTL0, and does what it asks for but the switch itself.
+func (p *processor) backFromSecure(x *vmexit.Exit) error {
+	p.effects.Reset()
+	trap := vtl.Trap{Word: hypercall.Input(hypercall.CodeVtlReturn)}
+	if o := p.partition.Return(p.index, trap, &p.effects); o != vtl.Switched {
+		return fmt.Errorf("VTL1's program has ended, but the partition cannot return to VTL0: %v", o)
+	}
+	list := p.effects.List()
+	for i := range list {
+		if f := &list[i]; f.Kind != vtl.EffectSwitch {
+			if err := p.effect(x, f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// refuseAlone is what becomes of an attempt of VTL0 of which VTL1 would be told: what it would
+// have said, #GP.
+func (p *processor) refuseAlone(x *vmexit.Exit) vmexit.Outcome {
+	const told = 64 // a guest can try without end
+	if p.pc.end.refused++; p.pc.end.refused <= told {
+		where := ""
+		if x.Reason().Basic() == vmexit.EPTViolation {
+			where = fmt.Sprintf(" at %#x", x.PhysicalAddress())
+		}
+		fmt.Printf("guest      refused without VTL1: %v%s by code at %#x\n", x.Reason().Basic(), where, x.Guest.RIP)
+	}
+	if err := p.backFromSecure(x); err != nil {
+		return x.Fail(err)
+	}
+	return x.Raise(vmcs.VectorGP, 0)
 }

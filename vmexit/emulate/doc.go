@@ -56,7 +56,9 @@
 //
 // An Emulator serves one processor at a time. It allocates nothing, but for x86asm
 // when an instruction is met the first time: decoded ones are kept, and used again
-// when the same bytes are at the same address. Errors allocate.
+// when the same bytes are at the same address. So is, with 4-level and 5-level paging, the
+// last walk for a fetch, as long as the entries that it has used are the same; they are read each time.
+// Errors allocate.
 //
 // Sections in comments are those of the Intel 64 and IA-32 Architectures Software
 // Developer's Manual (SDM), order number 325462, revision 084, June 2024.

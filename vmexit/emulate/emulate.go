@@ -71,13 +71,13 @@ type Result struct {
 // The error is a *DecodeError, an *AccessError or a *TableError, and the guest cannot
 // go on from there.
 func (e *Emulator) Step(s *State) (Result, error) {
-	e.translations = [2]translation{}
 	var r Result
 	in, err := e.fetch(s)
 	if err == nil {
 		r.Length = in.length
 		err = e.execute(s, in)
 	}
+	e.translations = [2]translation{}
 	switch {
 	case err == nil:
 		s.RFLAGS &^= asm.FlagRF

@@ -34,6 +34,9 @@ func Violations(of Of) vmexit.Handler {
 			return x.Fail(err)
 		}
 		s.RIP = x.Guest.RIP
+		if _, ok := e.Memory.(TableUpdater); !ok {
+			e.Operand(x)
+		}
 		r, err := e.Step(s)
 		if err != nil {
 			return x.Fail(fmt.Errorf("%w: %w", ErrViolation, err))
@@ -55,6 +58,23 @@ func Violations(of Of) vmexit.Handler {
 		}
 		return x.Raise(event.Info.Vector(), event.ErrorCode)
 	}
+}
+
+// Operand tells Step, which is to be called next, of the translation that the processor has
+// made before an EPT violation: of the operand whose access has caused it. Step does not walk
+// for accesses of that kind to that page, nor does it set flags of the entries that map it: leave
+// the call out where Memory is a TableUpdater. For other EPT violations, of page walks
+// and fetches, it does nothing.
+func (e *Emulator) Operand(x *vmexit.Exit) {
+	q := vmexit.EPTViolationQualification(x.Qualification())
+	if !q.Translation() || q.Fetch() {
+		return
+	}
+	a := Read
+	if q.Write() {
+		a = Write
+	}
+	e.translations[a] = translation{x.LinearAddress() >> 12, x.PhysicalAddress() &^ pageMask, true}
 }
 
 // ErrViolation is what an EPT violation ends the run with that Violations cannot handle,

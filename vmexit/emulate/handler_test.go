@@ -78,6 +78,52 @@ func TestViolations(t *testing.T) {
 	require.ErrorAs(t, x.Err(), &unhandled)
 }
 
+// The operand is where the processor has found it, for that violation, that kind of access and
+// that page. Where flags of entries are to be set, there is a walk.
+func TestOperand(t *testing.T) {
+	var device register
+	memory := make(pages, 0x4000)
+	x, m, e := violation(t, memory, &device, 0x89, 0x03) // MOV [ebx], eax
+	h := emulate.Violations(func(*vmexit.Exit) *emulate.Emulator { return e })
+	m.Set(vmcs.GuestCR0, 0x80000031)
+	m.Set(vmcs.GuestCR3, 0x1000)
+	copy(memory[0x1000:], []byte{0x03, 0x20}) // page directory: table at 0x2000
+	copy(memory[0x2000:], []byte{0x01, 0x00}) // page 0 for the code; none for EBX
+	m.Set(vmcs.GuestLinearAddress, 0x1234)
+	m.Set(vmcs.GuestPhysicalAddress, 0xfed00234)
+	x.Guest.Regs[asm.RBX], x.Guest.Regs[asm.RAX] = 0x1234, 0x55
+	raised := func() bool {
+		v, _ := m.Get(vmcs.EntryInterruptionInformation)
+		m.Set(vmcs.EntryInterruptionInformation, 0)
+		return vmcs.InterruptionInfo(v).Valid()
+	}
+	require.Equal(t, vmexit.Resume, h(x))
+	require.Equal(t, register{0x55}, device)
+
+	for name, change := range map[string]func(){
+		"another page":                         func() { x.Guest.Regs[asm.RBX] = 0x2234 },
+		"another access":                       func() { m.Set(vmcs.ExitQualification, 1<<7|1<<8|1) },
+		"memory with accessed and dirty flags": func() { e.Memory = &updated{ram: ram{bytes: memory}} },
+	} {
+		before, q := x.Guest.Regs, uint64(1<<7|1<<8|2)
+		m.Set(vmcs.ExitQualification, q)
+		change()
+		x.Begin()
+		require.Equal(t, vmexit.Hold, h(x), name)
+		require.True(t, raised(), name)
+		x.Guest.Regs, e.Memory = before, memory
+	}
+	x.Begin()
+	m.Set(vmcs.ExitQualification, 1<<7|1<<8|2)
+	require.Equal(t, vmexit.Resume, h(x))
+	var s emulate.State // another Step has nothing of it
+	s.Regs = &x.Guest.Regs
+	require.NoError(t, s.Read(m))
+	r, err := e.Step(&s)
+	require.NoError(t, err)
+	require.Equal(t, emulate.Inject, r.Action)
+}
+
 // A repeated instruction holds RIP until it is done.
 func TestViolationsRepeat(t *testing.T) {
 	var device register

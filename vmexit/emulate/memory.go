@@ -132,7 +132,7 @@ func (e *Emulator) access(a Access, gpa uint64, p []byte, part bool) error {
 	switch {
 	case err == nil:
 		return nil
-	case !errors.Is(err, ErrNoMemory):
+	case err != ErrNoMemory && !errors.Is(err, ErrNoMemory): // it is mostly that itself
 		return &AccessError{a, gpa, len(p), err}
 	case e.Device == nil:
 		return &AccessError{a, gpa, len(p), errNoDevice}

@@ -40,8 +40,14 @@ type State struct {
 // Read reads a guest's state from its VMCS, into Regs[asm.RSP] and all other fields
 // but Regs and PKRU, which no VMCS has. Of PDPTEs, EFER and PKRS, what r does not have
 // becomes nil or 0. EFER.LMA comes from the VM-entry controls; the rest of it is right if
-// VM exits save IA32_EFER. Regs must be set before.
+// VM exits save IA32_EFER. In 64-bit mode, what segments have without effect there (SDM
+// Vol. 3A 3.4.4) becomes 0: they have their selectors, CS and SS their rights, FS and GS their
+// bases. Regs must be set before.
 func (s *State) Read(r vmcs.Reader) error {
+	s.PDPTEs, s.PKRS = nil, 0
+	if _, ok := r.(vmcs.Current); ok && s.readCurrent() { // nearly always: spare the calls by the interface
+		return nil
+	}
 	for _, f := range [...]struct {
 		field vmcs.Field
 		value *uint64
@@ -54,39 +60,81 @@ func (s *State) Read(r vmcs.Reader) error {
 			return err
 		}
 	}
-	long := vmcs.EntryControls(s.EFER)&vmcs.EntryIA32eModeGuest != 0 // VM exits store it there (SDM Vol. 3D A.6, bit 5)
-	s.EFER = 0
-	if v, err := r.Read(vmcs.GuestEFER); err == nil {
-		s.EFER = v &^ asm.EFERLMA
+	efer, err := r.Read(vmcs.GuestEFER)
+	if err != nil {
+		efer = 0
 	}
-	if long {
-		s.EFER |= asm.EFERLMA
-	}
-	s.rsp, s.rflags = s.Regs[asm.RSP], s.RFLAGS
+	s.settle(efer)
 	for n := range s.Segments {
-		var err error
 		if s.Segments[n], err = vmcs.ReadSegment(r, vmcs.SegmentRegister(n)); err != nil {
 			return err
 		}
 	}
-	s.PDPTEs = nil
+	if s.CodeSize() == 64 {
+		for n := range s.Segments {
+			d := &s.Segments[n]
+			*d = vmcs.Segment{Selector: d.Selector, Rights: d.Rights, Base: d.Base}
+			if r := vmcs.SegmentRegister(n); r != vmcs.CS && r != vmcs.SS {
+				d.Rights = 0
+			}
+			if r := vmcs.SegmentRegister(n); r != vmcs.FS && r != vmcs.GS {
+				d.Base = 0
+			}
+		}
+	}
 	if s.paging() == pagingPAE {
 		s.PDPTEs = &s.pdptes
 		for n := range s.pdptes {
-			var err error
 			if s.pdptes[n], err = r.Read(vmcs.GuestPDPTE0 + vmcs.Field(2*n)); err != nil {
 				s.PDPTEs = nil
 				break
 			}
 		}
 	}
-	s.PKRS = 0
 	if s.CR4&asm.CR4PKS != 0 {
 		if v, err := r.Read(vmcs.GuestPKRS); err == nil {
 			s.PKRS = uint32(v)
 		}
 	}
 	return nil
+}
+
+// settle is what follows once RSP, RFLAGS and, in place of EFER, the VM-entry controls have been
+// read: VM exits store LMA in these (SDM Vol. 3D A.6, bit 5).
+func (s *State) settle(efer uint64) {
+	long := vmcs.EntryControls(s.EFER)&vmcs.EntryIA32eModeGuest != 0
+	if s.EFER = efer &^ asm.EFERLMA; long {
+		s.EFER |= asm.EFERLMA
+	}
+	s.rsp, s.rflags = s.Regs[asm.RSP], s.RFLAGS
+}
+
+// readCurrent reads the state of 64-bit code from the current VMCS. It reports whether that
+// is all there is to be read.
+func (s *State) readCurrent() bool {
+	bad := asm.Succeed
+	get := func(f vmcs.Field) uint64 {
+		v, status := asm.VMREAD(uint32(f))
+		bad |= status
+		return v
+	}
+	s.EFER = get(vmcs.VMEntryControls)
+	cs := vmcs.AccessRights(get(vmcs.GuestCSAccessRights))
+	s.CR4 = get(vmcs.GuestCR4)
+	if vmcs.EntryControls(s.EFER)&vmcs.EntryIA32eModeGuest == 0 || cs&vmcs.RightsL == 0 || s.CR4&asm.CR4PKS != 0 {
+		return false
+	}
+	s.RIP, s.RFLAGS, s.Regs[asm.RSP] = get(vmcs.GuestRIP), get(vmcs.GuestRFLAGS), get(vmcs.GuestRSP)
+	s.CR0, s.CR3 = get(vmcs.GuestCR0), get(vmcs.GuestCR3)
+	all := &s.Segments
+	*all = [6]vmcs.Segment{}
+	all[vmcs.ES].Selector, all[vmcs.CS].Selector = uint16(get(vmcs.GuestESSelector)), uint16(get(vmcs.GuestCSSelector))
+	all[vmcs.SS].Selector, all[vmcs.DS].Selector = uint16(get(vmcs.GuestSSSelector)), uint16(get(vmcs.GuestDSSelector))
+	all[vmcs.FS].Selector, all[vmcs.GS].Selector = uint16(get(vmcs.GuestFSSelector)), uint16(get(vmcs.GuestGSSelector))
+	all[vmcs.CS].Rights, all[vmcs.SS].Rights = cs, vmcs.AccessRights(get(vmcs.GuestSSAccessRights))
+	all[vmcs.FS].Base, all[vmcs.GS].Base = get(vmcs.GuestFSBase), get(vmcs.GuestGSBase)
+	s.settle(get(vmcs.GuestEFER))
+	return bad == asm.Succeed
 }
 
 // Write writes RSP and RFLAGS, if they have changed since Read: the rest of what an

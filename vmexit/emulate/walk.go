@@ -104,6 +104,47 @@ type Walker struct {
 
 	raised Exception
 	entry  [8]byte // here, not on the stack, from where it would escape
+	last   walked  // of a fetch
+}
+
+// A walked is a walk that has been made: as long as the entries and what decides on them are
+// the same, the same walk would come to the same end.
+type walked struct {
+	basis
+	linear, gpa uint64 // without what is behind the page's number
+	steps       [5]step
+	n, size     uint8
+}
+
+// A basis is what, beside entries, decides on a fetch.
+type basis struct {
+	cr0, cr3, cr4, efer uint64
+	user                bool
+}
+
+func (s *State) basis() basis { return basis{s.CR0, s.CR3, s.CR4, s.EFER, s.CPL() == 3} }
+
+// again returns what the last walk of a fetch came to, if it would again. Code is mostly where
+// it was before: to read the entries takes a fifth of what a walk does.
+func (w *Walker) again(b *basis, linear uint64) (gpa uint64, ok bool) {
+	l := &w.last
+	if l.n == 0 || l.linear != linear>>12 || l.basis != *b {
+		return 0, false
+	}
+	for i := range l.steps[:l.n] {
+		at := &l.steps[i]
+		if err := w.Memory.ReadPhysical(at.address, w.entry[:l.size]); err != nil {
+			return 0, false
+		}
+		v := binary.LittleEndian.Uint64(w.entry[:])
+		if l.size == 4 {
+			v = uint64(uint32(v))
+		}
+		if v != at.value {
+			return 0, false
+		}
+	}
+	return l.gpa | linear&pageMask, true
 }
 
 // raise makes an error of an exception.
@@ -234,6 +275,12 @@ func (w *Walker) Translate(s *State, linear uint64, a Access) (gpa uint64, err e
 	if p == pagingNone {
 		return uint64(uint32(linear)), nil
 	}
+	if a == Fetch && p >= paging4 {
+		b := s.basis()
+		if gpa, ok := w.again(&b, linear); ok {
+			return gpa, nil
+		}
+	}
 	for range maxTries {
 		gpa, err = w.walk(s, p, linear, a)
 		if err != errBusy {
@@ -298,7 +345,14 @@ func (w *Walker) walk(s *State, p paging, linear uint64, a Access) (uint64, erro
 		if err := w.mark(steps[:n], f.size, a); err != nil {
 			return 0, err
 		}
-		return table | linear&(1<<shift-1), nil
+		gpa := table | linear&(1<<shift-1)
+		if a == Fetch && p >= paging4 {
+			for i := range steps[:n] {
+				steps[i].value |= entryA // one without is to be walked and marked
+			}
+			w.last = walked{s.basis(), linear >> 12, gpa &^ pageMask, steps, uint8(n), uint8(f.size)}
+		}
+		return gpa, nil
 	}
 }
 
@@ -386,10 +440,6 @@ func (s *State) keyDenies(userPage, user bool, a Access, key uint64) bool {
 // mark sets the accessed flags of the entries, and the dirty flag of the last
 // (SDM Vol. 3A 4.8).
 func (w *Walker) mark(steps []step, size int, a Access) error {
-	u, ok := w.Memory.(TableUpdater)
-	if !ok {
-		return nil
-	}
 	for i, e := range steps {
 		flags := uint64(entryA)
 		if a == Write && i == len(steps)-1 {
@@ -397,6 +447,10 @@ func (w *Walker) mark(steps []step, size int, a Access) error {
 		}
 		if e.value&flags == flags {
 			continue
+		}
+		u, ok := w.Memory.(TableUpdater)
+		if !ok {
+			return nil
 		}
 		swapped, err := u.CompareExchange(e.address, size, e.value, e.value|flags)
 		switch {

@@ -1,6 +1,7 @@
 package emulate_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"testing"
@@ -306,5 +307,52 @@ func TestNowhere(t *testing.T) {
 		s.CR3 = 0x1234_5000
 		_, err = w.Translate(s, walked, emulate.Read)
 		require.ErrorAs(t, err, &e)
+	}
+}
+
+// A fetch from where the last one was follows every change: of an entry, and of what else
+// decides on it.
+func TestFetchFollows(t *testing.T) {
+	entry := func(i int, v uint64) func(*emulate.State, *updated) {
+		return func(_ *emulate.State, m *updated) { binary.LittleEndian.PutUint64(m.bytes[walk4[i].at:], v) }
+	}
+	for name, change := range map[string]func(*emulate.State, *updated){
+		"nothing":             func(*emulate.State, *updated) {},
+		"PML4E not present":   entry(0, 0),
+		"PDPTE not present":   entry(1, 0),
+		"PDE not executable":  entry(2, walk4[2].value|entXD),
+		"PTE to another page": entry(3, 0x9000|all),
+		"PTE reserved":        entry(3, walk4[3].value|1<<50),
+		"PTE of a supervisor": entry(3, 0x7000|entP),
+		"other tables":        func(s *emulate.State, _ *updated) { s.CR3 = 0x2000 },
+		"SMEP":                func(s *emulate.State, _ *updated) { s.CR4 |= bitSMEP },
+		"no execute-disable":  func(s *emulate.State, m *updated) { s.EFER &^= bitNXE; entry(3, walk4[3].value|entXD)(s, m) },
+		"no paging":           func(s *emulate.State, _ *updated) { s.CR0 &^= bitPG },
+		"user":                func(s *emulate.State, _ *updated) { s.Segments[vmcs.SS] = vmcs.FlatData(3) },
+		"user, supervisor's": func(s *emulate.State, m *updated) {
+			s.Segments[vmcs.SS] = vmcs.FlatData(3)
+			entry(0, 0x2000|entP)(s, m)
+		},
+		"the tables have gone": func(_ *emulate.State, m *updated) { m.hole, m.size = 0x3000, 0x1000 },
+	} {
+		w, s, m := walker(mode4, walk4)
+		w.PhysicalAddressBits = 40
+		for range 3 { // with the flags set, and from what is remembered
+			gpa, err := w.Translate(s, walked, emulate.Fetch)
+			require.NoError(t, err)
+			require.Equal(t, uint64(0x7567), gpa)
+		}
+		change(s, m)
+		before := bytes.Clone(m.bytes)
+		got, err := w.Translate(s, walked, emulate.Fetch)
+		marked := bytes.Clone(m.bytes)
+		copy(m.bytes, before)
+		fresh := &emulate.Walker{Memory: m, PhysicalAddressBits: 40}
+		want, wantErr := fresh.Translate(s, walked, emulate.Fetch)
+		require.Equal(t, fmt.Sprint(want, wantErr), fmt.Sprint(got, err), name)
+		require.Equal(t, m.bytes, marked, name)
+		// Another page is another walk.
+		_, err = w.Translate(s, walked+1<<12, emulate.Fetch)
+		require.Equal(t, name == "no paging", err == nil, name)
 	}
 }

@@ -56,7 +56,9 @@ entry:
 	case 'l', loop
 	case 'x', vmx
 	case 'i', init
-	case 'I', initx
+	case 'I', command
+	case 'N', command
+	case 'S', command
 	case 'd', breakpoints
 	case 'm', msrs
 	case 'p', ports
@@ -281,18 +283,46 @@ init:	mov edi, 0xfee00000
 1:	loop 1b
 	jmp survived
 
-	# The same in x2APIC mode.
-initx:	mov ecx, 0x1b
+	# In x2APIC mode, what the command line says behind its letter, as 16 hexadecimal digits:
+	# after I the processor must have been reset, after N an NMI must have come, after S nothing.
+command:
+	mov r8d, [rsi + 0x228]
+	xor r9d, r9d
+	mov ecx, 16
+1:	inc r8
+	movzx eax, byte ptr [r8]
+	sub eax, '0'
+	cmp eax, 10
+	jb 2f
+	sub eax, 'a' - '0' - 10
+2:	shl r9, 4
+	or r9, rax
+	loop 1b
+	mov ecx, 0x1b
 	rdmsr
 	or eax, 0xc00
 	wrmsr
-	mov ecx, 0x830
-	mov eax, 0x4500
+	wrmsr                           # Bochs makes the logical ID with the second one
+	mov ecx, 0x80f
+	mov eax, 0x1ff
 	xor edx, edx
+	wrmsr
+	mov ecx, 0x830
+	mov eax, r9d
+	mov rdx, r9
+	shr rdx, 32
 	wrmsr
 	mov ecx, 1000
 1:	loop 1b
-	jmp survived
+	mov eax, [rip + nmis]
+	cmp bpl, 'I'
+	je survived
+	cmp bpl, 'S'
+	je 2f
+	dec eax
+2:	test eax, eax
+	jnz lost
+	jmp good
 
 enable:	mov eax, [rdi + 0xf0]
 	or eax, 0x1ff
