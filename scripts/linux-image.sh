@@ -3,18 +3,20 @@
 #
 # Makes the Linux guest in .build/linux, from Debian's packages: vmlinuz, the kernel
 # as it is; and initrd, a ramdisk of busybox, examples/linux/init, the program and
-# the kernel module that attack. Nothing is installed but a compiler, if there is
-# none. The same packages, sources and Go release make the same files. The status is
+# the kernel module that attack. Nothing is installed but what compiles it, if that
+# is missing. The same packages, sources and Go release make the same files. The status is
 # 3 if the packages cannot be fetched.
 set -eu
 cd "$(dirname "$0")/.."
-scripts/setup.sh 'to build a kernel module' gcc make binutils
+# The module needs no C library, but with a compiler and without it go build fails.
+scripts/setup.sh 'to build a kernel module' gcc libc6-dev make binutils
 
 build=$PWD/.build/linux
 debs=$build/debs
 mkdir -p "$build"
 echo "linux: Debian's packages" >&2
-scripts/debs.sh "$debs" linux-image-cloud-amd64 linux-headers-cloud-amd64 busybox-static || exit 3
+# libelf1 is what a program in the headers' packages, objtool, is linked with.
+scripts/debs.sh "$debs" linux-image-cloud-amd64 linux-headers-cloud-amd64 busybox-static libelf1 || exit 3
 
 # debs.sh has left one kernel there, the newest.
 kernel=$(echo "$debs"/boot/vmlinuz-*)
@@ -36,7 +38,7 @@ cc=$(command -v gcc-12 || command -v gcc)
 # Where the packages are not installed, their makefile does not find its other
 # half: it is named here. Paths do not get into the module.
 log=$build/module.log
-make -C "$headers-$release" -f "$headers-${release%%-cloud*}-common/Makefile" M="$module" \
+LD_LIBRARY_PATH=$debs/usr/lib/x86_64-linux-gnu make -C "$headers-$release" -f "$headers-${release%%-cloud*}-common/Makefile" M="$module" \
 	CC="$cc" KCFLAGS="-ffile-prefix-map=$module=. -ffile-prefix-map=$headers=linux" \
 	modules >"$log" 2>&1 || {
 	cat "$log" >&2

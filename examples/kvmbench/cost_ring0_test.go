@@ -37,7 +37,7 @@ var limits = map[string]float64{
 	"VMCALL that is not known":           125,
 	"RDMSR, a value (IA32_MISC_ENABLE)":  160,
 	"RDMSR, in the VMCS (IA32_PAT)":      200,
-	"WRMSR, in the VMCS (IA32_PAT)":      380,
+	"WRMSR, in the VMCS (IA32_PAT)":      255,
 	"IN from a device of the hypervisor": 200,
 	"OUT to a device of the program":     200,
 }

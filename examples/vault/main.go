@@ -18,50 +18,17 @@
 package main
 
 import (
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
-	"strings"
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/hypercall"
 	"github.com/govtx/vtx/ring0"
-)
-
-// Op is what a caller asks for.
-type Op uint32
-
-const (
-	OpHMAC   Op = 1 // HMAC-SHA256 of the data
-	OpProve  Op = 2 // the same of the data and "proof", then the number of intercepts, then their names, a line each
-	OpSay    Op = 3 // print a line
-	OpFinish Op = 4 // end, with the number of steps that have failed
-)
-
-// Status is how it went.
-type Status uint32
-
-const (
-	OK       Status = 0
-	BadOp    Status = 1
-	BadSize  Status = 2
-	BadPage  Status = 3 // not a page of VTL0's own memory
-	KeyWrong Status = 4
-)
-
-const (
-	pageSize  = ring0.PageSize
-	pageShift = 12
-	header    = 16
-
-	maxNames = 64 // of intercepts that are kept
 )
 
 // Shared is what both levels have and VTL0 gets back as it was. The assembler knows its layout.
@@ -74,16 +41,12 @@ type shared struct {
 
 type vault struct {
 	shared
-	key, sum [32]byte // sum is of the key, as it was at first
+	keeper
 	call     hypercall.Caller
 	assist   hypercall.VpAssistPage
 	messages hypercall.MessagePage
-	own      []ring0.Range
-	open     bool   // VTL0 keeps its rights to this level's memory
-	top      uint64 // where VTL0's memory ends
+	open     bool // VTL0 keeps its rights to this level's memory
 	guards   bool
-	names    []string
-	attempts uint32
 }
 
 func main() {
@@ -103,7 +66,7 @@ func run(top uint64, open bool) (int, error) {
 		return 0, errors.New("this program runs in VTL1: build it with CGO_ENABLED=0 and give it to minihv -vtl1")
 	}
 	runtime.LockOSThread()
-	v := &vault{top: top, open: open}
+	v := &vault{keeper: keeper{out: os.Stdout, top: top}, open: open}
 	if err := v.setUp(); err != nil {
 		return 0, err
 	}
@@ -112,8 +75,8 @@ func run(top uint64, open bool) (int, error) {
 		leave(&v.shared)
 		switch v.assist.EntryReason() {
 		case hypercall.VtlEntryVtlCall:
-			if done, status := v.serve(); done {
-				return status, nil
+			if done, status, err := v.serve(); done || err != nil {
+				return status, err
 			}
 		default:
 			if err := v.refuse(); err != nil {
@@ -126,10 +89,11 @@ func run(top uint64, open bool) (int, error) {
 // setUp makes the key, tells the hypervisor where this level's pages are, and hides what is
 // its own.
 func (v *vault) setUp() error {
-	if _, err := rand.Read(v.key[:]); err != nil {
+	var key [32]byte
+	if _, err := rand.Read(key[:]); err != nil {
 		return err
 	}
-	v.sum = sha256.Sum256(v.key[:])
+	v.keep(key)
 
 	const pages = 6
 	p, err := ring0.AllocPages(pages)
@@ -196,7 +160,7 @@ func (v *vault) hide() (pages int, err error) {
 		if r.Kind != ring0.Usable {
 			continue
 		}
-		v.own = append(v.own, r)
+		v.mine = append(v.mine, r)
 		if v.open {
 			continue
 		}
@@ -255,108 +219,30 @@ func trap(r *hypercall.CallRegisters) {
 }
 
 // serve answers the VTL call in hand, and tells whether it was the last one.
-func (v *vault) serve() (done bool, status int) {
+func (v *vault) serve() (done bool, status int, err error) {
 	at := v.regs[asm.RDX]
 	if at == 0 { // the loader's first call is for nothing but to begin
-		return false, 0
+		return false, 0, nil
 	}
 	if !v.guards {
 		v.guards = true
 		if err := v.guard(); err != nil {
-			fmt.Println("registers cannot be guarded:", err)
-		} else {
-			fmt.Println("guards CR0, CR4, IA32_LSTAR, IA32_STAR, IA32_SYSENTER_EIP, IA32_EFER and IA32_APIC_BASE of VTL0")
+			return false, 0, fmt.Errorf("registers cannot be guarded: %w", err)
 		}
+		fmt.Println("guards CR0, CR4, IA32_LSTAR, IA32_STAR, IA32_SYSENTER_EIP, IA32_EFER and IA32_APIC_BASE of VTL0")
 	}
-	page, ok := v.page(at)
-	if !ok {
-		v.note("VTL call with a page at %#x", at)
-		return false, 0
+	if !v.usable(at) {
+		return false, 0, v.note("VTL call with a page at %#x", at)
 	}
-	// VTL0 does not run meanwhile, so what is read twice is the same.
-	op := Op(binary.LittleEndian.Uint32(page))
-	n := binary.LittleEndian.Uint32(page[4:])
-	answer := Status(OK)
-	data := page[header:]
-	if n > uint32(len(data)) {
-		answer, n = BadSize, 0
+	page, err := ring0.Physical(at, pageSize)
+	if err != nil {
+		return false, 0, err
 	}
-	question := data[:n]
-	reply := func(b []byte) {
-		binary.LittleEndian.PutUint32(page[4:], uint32(copy(data, b)))
-	}
-	switch {
-	case answer != OK:
-	case op == OpHMAC:
-		reply(v.hmac(question))
-	case op == OpProve:
-		if sha256.Sum256(v.key[:]) != v.sum {
-			answer = KeyWrong
-			break
-		}
-		b := binary.LittleEndian.AppendUint32(v.hmac(question, []byte("proof")), v.attempts)
-		reply(append(b, strings.Join(v.names, "\n")...))
-	case op == OpSay:
-		fmt.Printf("VTL0 says: %q\n", question)
-	case op == OpFinish:
-		if n != 4 {
-			answer = BadSize
-			break
-		}
-		done = true
-		if failed := binary.LittleEndian.Uint32(question); failed != 0 {
-			fmt.Printf("%d steps have failed\n", failed)
-			status = 1
-		}
-		if sha256.Sum256(v.key[:]) != v.sum {
-			fmt.Println("the key is not what it was")
-			answer, status = KeyWrong, 1
-		} else {
-			fmt.Printf("the key is whole after %d refused attempts; SHA-256 of it is %x\n", v.attempts, v.sum)
-		}
-	default:
-		answer = BadOp
-	}
-	binary.LittleEndian.PutUint32(page[8:], uint32(answer))
-	return done, status
+	done, status = v.answer(page)
+	return done, status, nil
 }
 
-func (v *vault) hmac(data ...[]byte) []byte {
-	h := hmac.New(sha256.New, v.key[:])
-	for _, d := range data {
-		h.Write(d)
-	}
-	return h.Sum(nil)
-}
-
-// page returns a page of VTL0's memory: one that is not this level's own, nor a device.
-func (v *vault) page(at uint64) ([]byte, bool) {
-	if at%pageSize != 0 || at < 1<<20 || at >= v.top { // below 1 MiB are devices
-		return nil, false
-	}
-	if slices.ContainsFunc(v.own, func(r ring0.Range) bool { return at >= r.Start && at < r.End }) {
-		return nil, false
-	}
-	b, err := ring0.Physical(at, pageSize)
-	return b, err == nil
-}
-
-// note keeps the name of an attempt, and prints it.
-func (v *vault) note(format string, args ...any) {
-	name := fmt.Sprintf(format, args...)
-	v.attempts++
-	if len(v.names) < maxNames {
-		v.names = append(v.names, name)
-	}
-	fmt.Println("refused:", name)
-}
-
-// verb is the last word of an access type's name.
-func verb(t hypercall.InterceptAccessType) string {
-	return strings.ToLower(strings.TrimPrefix(t.String(), "HvInterceptAccess"))
-}
-
-// refuse looks what VTL0 has tried, and has it take #GP.
+// refuse notes what VTL0 has tried, and has it take #GP.
 func (v *vault) refuse() error {
 	var m hypercall.Message
 	ok, more := v.messages.Take(0, &m)
@@ -366,18 +252,8 @@ func (v *vault) refuse() error {
 	if !ok {
 		return nil // the slot was full when it was to be told: the instruction runs again
 	}
-	var memory hypercall.MemoryIntercept
-	var msr hypercall.MsrIntercept
-	var reg hypercall.RegisterIntercept
-	switch {
-	case m.Header.Type == hypercall.MessageGpaIntercept && m.GetPayload(&memory):
-		v.note("%s of %#x by code at %#x", verb(memory.Header.AccessType), memory.GPA, memory.Header.RIP)
-	case m.Header.Type == hypercall.MessageMsrIntercept && m.GetPayload(&msr):
-		v.note("%s of MSR %#x with %#x by code at %#x", verb(msr.Header.AccessType), msr.MSR, msr.RDX<<32|msr.RAX&0xffffffff, msr.Header.RIP)
-	case m.Header.Type == hypercall.MessageRegisterIntercept && m.GetPayload(&reg):
-		v.note("%s of %v with %#x by code at %#x", verb(reg.Header.AccessType), reg.Register, reg.Value.Low, reg.Header.RIP)
-	default:
-		v.note("%v", m.Header.Type)
+	if err := v.note("%s", nameOf(&m)); err != nil {
+		return err
 	}
 	event := hypercall.PendingException{
 		Header: hypercall.PendingEventHeaderEventPending.WithEventType(hypercall.PendingEventException),

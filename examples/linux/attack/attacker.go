@@ -48,6 +48,11 @@ const (
 	doSoak
 	doIn
 	doOut
+	doMove
+	doOUTS
+	doINS
+	doWalk
+	doOverlay
 )
 
 // A machine is what is attacked, as root sees it.
@@ -57,9 +62,9 @@ type machine interface {
 	// doomed has a process of its own make a request, and tells whether a signal
 	// ended it.
 	doomed(r *request) (died bool, err error)
-	// vmcall executes VMCALL outside of ring 0, in a process of its own, and tells
-	// whether a signal ended it.
-	vmcall() (died bool, err error)
+	// vmcall executes VMCALL outside of ring 0, in a process of its own, and names the
+	// signal that ended it, if one did.
+	vmcall() (signal string, err error)
 	// pread reads physical memory through /dev/mem.
 	pread(p []byte, address uint64) error
 	// pwrite has a process of its own write it so, and tells whether a signal ended it.
@@ -86,12 +91,13 @@ type attacker struct {
 	// samples is how many pages of a range are attacked.
 	samples uint64
 
-	booted   string // what the kernel has logged before
-	holes    []span // addresses at which there is nothing, for all that Linux knows
-	accesses uint32 // to VTL1's memory that were refused: it got a message for each
+	booted string // what the kernel has logged before
+	holes  []span // addresses at which there is nothing, for all that Linux knows
+	names  uint32 // of refused attempts that VTL1 has told
 }
 
-// A step is an attack, or a proper call. Its function returns what became of it.
+// A step is an attack, or a proper call. Its function returns what became of it. Attempts of
+// which VTL1 is to be told it has to look for, by told: behind the step there must be none left.
 type step struct {
 	name string
 	do   func(*attacker) (string, error)
@@ -106,8 +112,12 @@ func (a *attacker) run() (failed int, err error) {
 		return 0, err
 	}
 	a.booted = a.log()
+	_ = a.told() // what was tried before is no matter
 	for i, s := range steps {
 		how, err := s.do(a)
+		if left := a.told(); err == nil {
+			err = left
+		}
 		if err != nil {
 			failed++
 			how = "FAILED: " + err.Error()
@@ -269,9 +279,10 @@ func (a *attacker) refusedBy(r *request, format string, args ...any) (string, er
 // and a status.
 const (
 	opHMAC   = 1 // the data's HMAC-SHA256
-	opProve  = 2 // that of the data and "proof"; how many intercepts there were; their names
+	opProve  = 2 // that of the data and "proof"; how many attempts were refused
 	opReport = 3 // a line for VTL1's log
 	opFinish = 4 // the number of failed steps
+	opNames  = 5 // that number of attempts; the names of those not told yet, a line each
 
 	callHeader = 16
 	vtlCall    = 0x11
@@ -284,15 +295,26 @@ func (a *attacker) call(op uint32, data []byte) ([]byte, error) {
 	if len(data) > pageSize-callHeader {
 		return nil, fmt.Errorf("%d bytes do not fit into a call, which has %d", len(data), pageSize-callHeader)
 	}
-	le := binary.LittleEndian
 	r := &request{what: doVTLCall, a: vtlCall, c: ownPage}
+	putCall(r, op, data)
+	if err := a.do(r); err != nil {
+		return nil, err
+	}
+	return answerOf(r, op)
+}
+
+// putCall lays out a call in a request's page.
+func putCall(r *request, op uint32, data []byte) {
+	le := binary.LittleEndian
 	le.PutUint32(r.page[0:], op)
 	le.PutUint32(r.page[4:], uint32(len(data)))
 	le.PutUint32(r.page[8:], ^uint32(0)) // which is no answer
 	copy(r.page[callHeader:], data)
-	if err := a.do(r); err != nil {
-		return nil, err
-	}
+}
+
+// answerOf returns VTL1's answer to a call.
+func answerOf(r *request, op uint32) ([]byte, error) {
+	le := binary.LittleEndian
 	if r.vector != none {
 		return nil, fmt.Errorf("the VTL call raised %s", exception(r.vector))
 	}
@@ -304,6 +326,42 @@ func (a *attacker) call(op uint32, data []byte) ([]byte, error) {
 		return nil, fmt.Errorf("VTL1 says that its answer to call %d has %d bytes, more than a page", op, n)
 	}
 	return bytes.Clone(r.page[callHeader:][:n]), nil
+}
+
+// told compares the names of the attempts that VTL1 has refused since it was asked last with
+// those that it should have: "read of 0x400000", say, behind which it says where the code is.
+// One attempt can be refused more than once in a row.
+func (a *attacker) told(want ...string) error {
+	answer, err := a.call(opNames, nil)
+	if err != nil {
+		return err
+	}
+	if len(answer) < 4 {
+		return fmt.Errorf("VTL1's answer to call %d has %d bytes, fewer than 4", opNames, len(answer))
+	}
+	var names []string
+	for name := range strings.Lines(string(answer[4:])) {
+		what, _, _ := strings.Cut(strings.TrimSuffix(name, "\n"), " by code at ")
+		names = append(names, what)
+		a.names++
+	}
+	number := binary.LittleEndian.Uint32(answer)
+	lost := number - a.names
+	a.names = number
+	switch names = slices.Compact(names); {
+	case !slices.Equal(names, want):
+		return fmt.Errorf("VTL1 was told of %q, not of %q", names, want)
+	case lost != 0:
+		return fmt.Errorf("VTL1 was told of %d more attempts than it has names for", lost)
+	}
+	return nil
+}
+
+// refused makes a request that must end in #GP, and of which VTL1 must have been told in these
+// words.
+func (a *attacker) refused(r *request, told string) (string, error) {
+	way, err := as("#GP")(a.refusedBy(r, "%s", told))
+	return way, cmp.Or(err, a.told(told))
 }
 
 // hmac has VTL1 authenticate bytes.

