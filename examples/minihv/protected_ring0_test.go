@@ -98,6 +98,6 @@ func TestEndlessAC(t *testing.T) {
 	})
 	err := m.run()
 	require.ErrorContains(t, err, fmt.Sprintf("the guest has taken more than %d instructions", l.limit))
-	require.Greater(t, exits, 1000)
+	require.Greater(t, exits, 100) // a few hundred without optimization
 	require.Equal(t, uint64(pcCode0+5), m.processors[0].current.RIP)
 }
