@@ -15,6 +15,7 @@
 #? ARGS='...'          arguments of the program that make run boots; of scripts/linux.sh
 #? VTXBOOTFLAGS='...'  flags for vtx boot, such as -cpu=tigerlake -stats
 #? MODELS='...'        CPU models that make test runs on
+#? VTX_OFFLINE=1       skip make linux where Debian's packages cannot be fetched
 
 help:
 	@sed -n 's/^#? \{0,1\}//p' Makefile

@@ -138,9 +138,21 @@ func usage(w io.Writer) {
 func (c *command) usage(w io.Writer) {
 	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	c.setup(fs)
-	fmt.Fprintf(w, "Usage: vtx %s [flags] %s\n\n%s\nFlags:\n", c.name, c.args, c.long)
-	fs.SetOutput(w)
-	fs.PrintDefaults()
+	line := "Usage: vtx " + c.name
+	has := false
+	fs.VisitAll(func(*flag.Flag) { has = true })
+	if has {
+		line += " [flags]"
+	}
+	if c.args != "" {
+		line += " " + c.args
+	}
+	fmt.Fprintf(w, "%s\n\n%s", line, c.long)
+	if has {
+		fmt.Fprint(w, "\nFlags:\n")
+		fs.SetOutput(w)
+		fs.PrintDefaults()
+	}
 }
 
 // run parses the flags and runs the command.

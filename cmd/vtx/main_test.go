@@ -188,6 +188,8 @@ func TestUsage(t *testing.T) {
 		{args: "-h", out: "Usage: vtx COMMAND", status: 0},
 		{args: "help boot", out: "Usage: vtx boot [flags] PROGRAM [ARGS]", status: 0},
 		{args: "help boot", out: "  -max-output SIZE", status: 0},
+		{args: "help field", out: "Usage: vtx field FIELD...\n", status: 0},
+		{args: "help fields", out: "Usage: vtx fields [flags]\n", status: 0},
 		{args: "boot -h", out: "Exit status:", status: 0},
 		{args: "help fly", errOut: `no command "fly"`, status: 2},
 		{args: "help boot boot", errOut: "one command", status: 2},
