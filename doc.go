@@ -20,7 +20,8 @@
 //	          VT-x, "go test -exec" its tests; "vtx check" explains a failed
 //	          VM entry
 //
-// and examples/minihv is a small hypervisor with trust levels that shows them together.
+// and examples/minihv is a small hypervisor with trust levels that shows them together, and
+// carries Linux; examples/vault is what keeps a key from that Linux in VTL1.
 //
 // # What depends on what
 //

@@ -226,7 +226,8 @@ func LSL(selector uint16) (limit uint32, ok bool)
 func INVLPG(addr uint64)
 
 // INVPCID drops TLB entries by process-context identifier
-// (SDM Vol. 2A INVPCID; 66 0F 38 82). The low 12 bits of the descriptor's first
+// (SDM Vol. 2A INVPCID; 66 0F 38 82). Kind is 0 for one address of a PCID, 1 for a
+// PCID, 2 for all, 3 for all but global ones. The low 12 bits of the descriptor's first
 // word are the PCID, the rest of it 0; the second is a linear address.
 //
 //go:noescape

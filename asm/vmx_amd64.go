@@ -31,13 +31,15 @@ func VMREAD(field uint32) (value uint64, status Status)
 func VMWRITE(field uint32, value uint64) (status Status)
 
 // INVEPT drops mappings derived from EPT (SDM Vol. 3C 31.3 INVEPT; 66 0F 38 80).
-// The descriptor's first word is an EPTP; the second must be 0.
+// Kind is 1 for those of an EPTP, 2 for all. The descriptor's first word is the EPTP;
+// the second must be 0.
 //
 //go:noescape
 func INVEPT(kind uint64, descriptor *[2]uint64) (status Status)
 
 // INVVPID drops mappings of a virtual processor
-// (SDM Vol. 3C 31.3 INVVPID; 66 0F 38 81). The low 16 bits of the descriptor's
+// (SDM Vol. 3C 31.3 INVVPID; 66 0F 38 81). Kind is 0 for one address of a VPID, 1 for a
+// VPID, 2 for all VPIDs, 3 for a VPID but global ones. The low 16 bits of the descriptor's
 // first word are the VPID, the rest of it 0; the second is a linear address.
 //
 //go:noescape

@@ -46,4 +46,13 @@
 // Types such as [EnableVpVtlInput] are what lies in memory or in registers. Their methods
 // Get and Put read and write it without allocation; AppendBinary and UnmarshalBinary are
 // stricter forms of them.
+//
+// # Calls
+//
+// A [Caller] makes calls, in registers where that is possible and else in memory;
+// [Caller.Invoke], [InvokeList] and [InvokeListOut] take typed parameters. A [Dispatcher]
+// is the other side: it finds the parameters of the [Call] that a virtual processor makes,
+// copies and checks them, has a [Handler] carry the call out, and leaves the results.
+// [SimpleFunc], [RepFunc] and their like make a Handler of a function; package vtl has
+// those for trust levels.
 package hypercall

@@ -445,7 +445,7 @@ func disassemble(t require.T, code []byte, mode int) (lines []string) {
 	t.Helper()
 	for {
 		if len(code) >= 3 && code[0] == 0x0f && code[1] == 0x01 && (code[2] == 0xc1 || code[2] == 0xd9) {
-			// x86asm does not know VMCALL and VMMCALL (SDM Vol. 3D 32.3, APM Vol. 3).
+			// x86asm does not know VMCALL and VMMCALL (SDM Vol. 3C 31.3, APM Vol. 3).
 			lines = append(lines, map[byte]string{0xc1: "vmcall", 0xd9: "vmmcall"}[code[2]])
 			code = code[3:]
 			continue

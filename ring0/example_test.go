@@ -3,8 +3,17 @@ package ring0_test
 import (
 	"fmt"
 
+	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/ring0"
 )
+
+// The same program can tell where it runs. Instructions of privilege level 0 are carried out
+// in ring 0; in a process they are refused, and Try makes an error of that.
+func Example() {
+	err := asm.Try(func() { asm.ReadCR3() })
+	fmt.Println((err == nil) == ring0.Active())
+	// Output: true
+}
 
 // A page of RAM for a device or a hypervisor's tables. The same program says
 // in a process why it has none.

@@ -30,7 +30,8 @@ func call(nr, a, b, c uintptr) (uintptr, syscall.Errno) {
 }
 
 // AllocPages takes n contiguous pages of RAM, zeroed. They are not the garbage
-// collector's: Free gives them back, and pointers in them keep nothing alive.
+// collector's: Free gives them back, and pointers in them keep nothing alive. The
+// error wraps ErrNoMemory if no RAM that is free fits.
 func AllocPages(n int) (Pages, error) { return AllocAligned(n, PageSize, 0) }
 
 // AllocAligned is AllocPages at a multiple of align, a power of two, and wholly

@@ -429,8 +429,3 @@ func FuzzSeeds(f *testing.F) {
 		}
 	})
 }
-
-func Example() {
-	fmt.Println("examples need a pipe")
-	// Output: examples need a pipe
-}

@@ -46,4 +46,22 @@
 // a VM exit has interrupted; [Combine] puts it together with an exception that is to
 // be raised, which can make a double or triple fault. [NMIUnblocking] tells when NMIs
 // must be blocked again for an IRET.
+//
+// # Dispatch
+//
+// A [Handler] handles VM exits of one basic reason, and returns an [Outcome]: the
+// instruction is done, the guest goes on where it is, or the run ends. A [Builder] makes
+// a [Dispatcher] of handlers, and [Dispatcher.Run] enters the guest until one says [Stop].
+// [Defaults] is a Builder with all handlers that are ready, by way of [CPUIDPolicy],
+// [MSRPolicy], [ControlRegisters], [DebugRegisters], [Ports] and [TSC]; one's own replace
+// them, or stand above them as a [Layer], such as a [Counter] or a [Trace]:
+//
+//	var counter vmexit.Counter
+//	b := vmexit.Defaults(vmexit.Config{Capabilities: caps, Hypercall: hypercall})
+//	d := b.Handle(vmexit.HLT, vmexit.Leave).OverAll(counter.Layer).Build()
+//	err := d.Run(&vmexit.Exit{Guest: new(asm.Guest), VMCS: vmcs.Current{}})
+//
+// From a VM exit to the next VM entry nothing is allocated or locked. A guest cannot make
+// a handler panic or loop without end: what it may not do ends in an exception for it, and
+// what is not emulated in an error from Run that says so.
 package vmexit

@@ -7,8 +7,8 @@ import (
 
 // An Exit is the VM exit in hand of one virtual processor: its fields, read when
 // they are asked for and then kept, the guest's registers, and what handlers
-// usually do about it. There is one Exit for a virtual processor; [Run] has it
-// start over at each VM exit.
+// usually do about it. There is one Exit for a virtual processor; [Dispatcher.Run] has
+// it start over at each VM exit.
 //
 // A field that cannot be read, or written, is an error that [Exit.Err] returns and
 // that ends the run; the method that met it returns 0.

@@ -52,3 +52,62 @@ func ExampleCounter() {
 	// Output:
 	// resume 1 1
 }
+
+// A printer is a device with one port, to which a guest prints.
+type printer struct{}
+
+func (printer) In(port uint16, size int) (uint32, error) { return 0, nil }
+
+func (printer) Out(port uint16, size int, v uint32) error {
+	fmt.Printf("port %#x: %q\n", port, rune(v))
+	return nil
+}
+
+// A dispatcher with all ready handlers, a device at a port, and two handlers of one's own.
+// In a hypervisor Run takes it from VM exit to VM exit; here the exits are made up.
+func ExampleDefaults() {
+	recorded, err := vmcs.RecordedModel("bochs_tigerlake")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	caps, err := recorded.Capabilities()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	dispatcher := vmexit.Defaults(vmexit.Config{
+		Capabilities: caps,
+		CPUID:        vmexit.SnapshotCPUID(recorded.CPUID()).HideUnemulated(),
+		Ports:        vmexit.NewPorts().Set(0x3f8, 0x3f8, printer{}),
+		Hypercall: func(x *vmexit.Exit) vmexit.Outcome {
+			x.Guest.Regs[asm.RAX] = x.Guest.Regs[asm.RCX] + 1
+			return vmexit.Resume
+		},
+	}).Handle(vmexit.HLT, vmexit.Leave).Build()
+
+	var image vmcs.Image
+	image.Fill(caps)
+	x := &vmexit.Exit{Guest: new(asm.Guest), VMCS: &image}
+	exit := func(reason vmexit.Basic, qualification uint64) {
+		x.Guest.Reason = uint32(reason)
+		image.Set(vmcs.ExitQualification, qualification)
+		x.Begin()
+		outcome := dispatcher.Dispatch(x)
+		fmt.Printf("%v: %v, RAX %#x, %v\n", reason, outcome, x.Guest.Regs[asm.RAX], x.Err())
+	}
+	exit(vmexit.CPUID, 0)
+	x.Guest.Regs[asm.RCX] = 41
+	exit(vmexit.VMCALL, 0)
+	x.Guest.Regs[asm.RAX] = 'x'
+	exit(vmexit.IOInstruction, 0x3f8<<16) // OUT DX, AL
+	exit(vmexit.HLT, 0)
+	exit(vmexit.TaskSwitch, 0)
+	// Output:
+	// CPUID: resume, RAX 0x1b, <nil>
+	// VMCALL: resume, RAX 0x2a, <nil>
+	// port 0x3f8: 'x'
+	// IOInstruction: resume, RAX 0x78, <nil>
+	// HLT: stop, RAX 0x78, <nil>
+	// TaskSwitch: stop, RAX 0x78, vmexit: the guest switches tasks by hardware, which is not emulated
+}

@@ -385,7 +385,7 @@ func (v event) vector() uint8 { return uint8(v.word >> 16) }
 func (v event) code() (code uint32, ok bool) { return uint32(v.word >> 32), v.word>>8&1 != 0 }
 
 // Exceptions that can be injected: all that processors of both vendors have, and those of
-// them that can have an error code (SDM Vol. 3A table 7-1; rule 69).
+// them that can have an error code (SDM Vol. 3A table 6-1; rule 69).
 const (
 	injectable = 1<<0 | 1<<1 | 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11 | 1<<12 | 1<<13 | 1<<14 |
 		1<<16 | 1<<17 | 1<<18 | 1<<19 | 1<<21
@@ -420,7 +420,7 @@ func (p *Partition) setEvent(vp, index uint32, level VTL, value Value, e *Effect
 }
 
 // DoubleFault reports whether an exception that is raised while another one is being
-// delivered makes a double fault (SDM Vol. 3A table 7-5; rule 112).
+// delivered makes a double fault (SDM Vol. 3A table 6-5; rule 112).
 func DoubleFault(first, second uint8) bool {
 	if first > 31 || second > 31 {
 		return false

@@ -517,7 +517,7 @@ var rulesOfIntercepts = map[int]func(*testing.T){
 		r.status(iParameter, install(hypercall.InterceptIoPort, hypercall.InterceptAccessExecute))
 	},
 	112: func(t *testing.T) {
-		// SDM Vol. 3A table 7-5: rows are the first exception, columns the second.
+		// SDM Vol. 3A table 6-5: rows are the first exception, columns the second.
 		benign, contributory, fault := []uint8{1, 3, 4, 5, 6, 7, 16, 17, 18, 19}, []uint8{0, 10, 11, 12, 13}, []uint8{14}
 		for i, first := range [][]uint8{benign, contributory, fault} {
 			for j, second := range [][]uint8{benign, contributory, fault} {
