@@ -11,8 +11,8 @@ import (
 )
 
 // passed are the I/O ports of a PC that a guest gets at without a VM exit. At all others there
-// is nothing, but for those in newPorts: no PCI, no disk and no DMA controller, since without
-// an IOMMU whoever has a device that writes to memory has all of it.
+// is nothing, but for those in newPorts: no device of PCI, no disk and no DMA controller, since
+// without an IOMMU whoever has a device that writes to memory has all of it.
 var passed = []ioBlock{
 	{0x4d0, 0x4d1},             // 8259s: edge or level
 	{0x40, 0x43}, {0x61, 0x61}, // 8254
@@ -58,7 +58,8 @@ func newPorts(m vmcs.IOBitmaps, a *acpi, passes *direct) *vmexit.Ports {
 		behind(a.control, a.control+1, power{})
 	}
 	behind(0x92, 0x92, fastA20{})
-	behind(0xcf9, 0xcf9, reset{})
+	behind(pciAddress, pciLast, newPCIBus(a.control))
+	behind(0xcf9, 0xcf9, reset{}) // which is among them
 	return ports
 }
 

@@ -185,8 +185,8 @@ func parseIOMem(text string) (all []span, names []string, err error) {
 	return all, names, nil
 }
 
-// parseE820 reads the firmware's memory map in the kernel's log. Without PCI, not all of it is
-// in /proc/iomem.
+// parseE820 reads the firmware's memory map in the kernel's log. Not all of it is in /proc/iomem
+// where Linux finds no PCI.
 func parseE820(log string) (all []span) {
 	for line := range strings.Lines(log) {
 		var s span

@@ -34,13 +34,14 @@ type double struct {
 	fault  bool   // of a mapping
 	files  map[string]string
 	told   string // the beginning of the kernel's log
+	config uint64 // what CONFIG_ADDRESS of PCI holds
 }
 
 func newDouble() *double {
 	d := &double{
 		vtl1: span{0x400000, 0x3ffffff}, key: "key", finished: -1, died: true, signal: "illegal instruction", access: errors.New("bad address"), fault: true,
 		files: map[string]string{
-			"/proc/iomem":   "00001000-0009efff : System RAM\n00100000-003fffff : System RAM\n00400000-03ffffff : Reserved\n04000000-0fffffff : System RAM\n  05000000-06000000 : Kernel code\n1fff0000-1fffffff : ACPI Tables\nfee00000-fee00fff : Local APIC\n",
+			"/proc/iomem":   "00001000-0009efff : System RAM\n00100000-003fffff : System RAM\n00400000-03ffffff : Reserved\n04000000-0fffffff : System RAM\n  05000000-06000000 : Kernel code\n1fff0000-1fffffff : ACPI Tables\nc0000000-febfffff : PCI Bus 0000:00\nfee00000-fee00fff : Local APIC\n",
 			"/proc/cpuinfo": "processor\t: 0\nflags\t\t: fpu vme\nvmx flags\t: vnmi\n",
 		},
 		told: "BIOS-e820: [mem 0x00000000fffc0000-0x00000000ffffffff] reserved\nHypervisor detected: Microsoft Hyper-V\n",
@@ -144,10 +145,30 @@ func (d *double) refuse(r *request) error {
 	case doIn:
 		r.vector = none
 		r.c = 1<<(8*r.b) - 1
+		if r.a == configData {
+			r.c = configured(d.config)
+		}
+	case doOut:
+		r.vector = none
+		if r.a == configAddress {
+			d.config = r.c
+		}
 	default:
 		r.vector = none
 	}
 	return nil
+}
+
+// configured is what a register of PCI configuration reads.
+func configured(address uint64) uint64 {
+	for _, f := range []struct{ address, id, class uint64 }{
+		{0x80000000, 0x12378086, 0x06000000}, {0x80000800, 0x70008086, 0x06010000}, {0x80000b00, 0x71138086, 0x06800003},
+	} {
+		if f.address == address&^0xff {
+			return map[uint64]uint64{0: f.id, 8: f.class}[address&0xff]
+		}
+	}
+	return 1<<32 - 1
 }
 
 // answer is VTL1's program.
@@ -258,6 +279,15 @@ func TestAllStepsPassWhereAllIsRefused(t *testing.T) {
 	require.Empty(t, d.reports)
 }
 
+// A window of PCI is searched for the hypervisor's memory as well.
+func TestHolesHaveWindowsOfPCI(t *testing.T) {
+	d := newDouble()
+	a := &attacker{machine: d, vtl1: d.vtl1, booted: d.told}
+	_, err := memoryMap(a)
+	require.NoError(t, err)
+	require.Equal(t, []span{{0x10000000, 0x1ffeffff}, {0x20000000, 0xfebfffff}, {0xfec01000, 0xfedfffff}, {0xfee01000, 0xfffbffff}}, a.holes[:4])
+}
+
 // Each row lets one thing through, or breaks one. The steps that are about it must fail.
 func TestStepsFailWhereSomethingGoesThrough(t *testing.T) {
 	// instead has requests that match end in another way.
@@ -278,6 +308,36 @@ func TestStepsFailWhereSomethingGoesThrough(t *testing.T) {
 	success := func(_ *double, r *request) { r.c = 0 }
 	callTo := func(code uint64, target byte) func(*request) bool {
 		return func(r *request) bool { return r.what == doHypercall && r.a&0xffff == code && r.page[12] == target }
+	}
+	// config has a register of PCI configuration read something else.
+	config := func(address, v uint64) func(*double) {
+		return func(d *double) {
+			d.ioctl = func(r *request) error {
+				err := d.refuse(r)
+				if r.what == doIn && r.a == 0xcfc && d.config == address {
+					r.c = v
+				}
+				return err
+			}
+		}
+	}
+	// stays has such a register hold what is written to it.
+	stays := func(address uint64) func(*double) {
+		v := configured(address)
+		return func(d *double) {
+			d.ioctl = func(r *request) error {
+				err := d.refuse(r)
+				if r.a == 0xcfc && d.config == address {
+					switch r.what {
+					case doOut:
+						v = r.c
+					case doIn:
+						r.c = v
+					}
+				}
+				return err
+			}
+		}
 	}
 	calls := 0
 	for _, row := range []struct {
@@ -355,7 +415,31 @@ func TestStepsFailWhereSomethingGoesThrough(t *testing.T) {
 		{"SMEP off", instead(func(r *request) bool { return r.what == doCR && r.b == 1<<20 }, changed), []string{"control-registers"}},
 		{"INVEPT works", instead(func(r *request) bool { return r.what == doVMX && vmxNames[r.a] == "INVEPT" }, nothing), []string{"vmx-instructions"}},
 		{"VMXON seen", instead(func(r *request) bool { return r.what == doVMX && r.a == 0 }, func(_ *double, r *request) { r.vector = 13 }), []string{"vmx-instructions"}},
-		{"PCI", instead(func(r *request) bool { return r.what == doIn && r.a == 0xcfc }, nothing), []string{"pci"}},
+		{"PCI reads as zeros", instead(func(r *request) bool { return r.what == doIn && r.a == 0xcfc }, nothing), []string{"pci"}},
+		{"no PCI", config(0x80000000, 1<<32-1), []string{"pci"}},
+		{"a disk controller", config(0x80000900, 0x70108086), []string{"pci"}},
+		{"a device on another bus", config(0x80010000, 0x12378086), []string{"pci"}},
+		{"a device of another class", config(0x80000b08, 0x02000003), []string{"pci"}},
+		{"a device with memory", config(0x80000b14, 0xe0000000), []string{"pci"}},
+		{"a device with a ROM", config(0x80000030, 0xc0001), []string{"pci"}},
+		{"bus mastering of the host bridge", stays(0x80000004), []string{"pci"}},
+		{"bus mastering of nothing", stays(0x8000ff04), []string{"pci"}},
+		{"a base address stays", stays(0x80000b10), []string{"pci"}},
+		{"SMRAM", stays(0x80000070), []string{"pci"}},
+		{"RAM under the firmware", stays(0x80000058), []string{"pci"}},
+		{"the firmware can be written", stays(0x8000084c), []string{"pci"}},
+		{"ports of power management", stays(0x80000b40), []string{"pci"}},
+		{"SMRAM, unseen", func(d *double) {
+			open := false
+			d.ioctl = func(r *request) error {
+				open = open || r.what == doOut && r.a == 0xcfc && d.config == 0x80000070 && r.c&(0x48<<16) != 0
+				err := d.refuse(r)
+				if r.what == doRead && r.a == 0xa8000 && open {
+					r.c = 0x9066
+				}
+				return err
+			}
+		}, []string{"pci"}},
 		{"port E9", instead(func(r *request) bool { return r.what == doIn && r.a == 0xe9 }, func(_ *double, r *request) { r.c = 0xe9 }), []string{"host-ports"}},
 		{"key changed by a bad page", instead(func(r *request) bool { return r.what == doVTLCall && r.c == 0x400000 },
 			func(d *double, _ *request) { d.key = "another" }), []string{"call-page-elsewhere"}},

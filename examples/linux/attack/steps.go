@@ -77,7 +77,12 @@ func memoryMap(a *attacker) (string, error) {
 		return "", err
 	}
 	ram := uint64(0)
+	var taken []span
 	for i, r := range ranges {
+		// In the windows of PCI there would be devices, if it had any with memory.
+		if !strings.HasPrefix(names[i], "PCI Bus ") {
+			taken = append(taken, r)
+		}
 		if names[i] != "System RAM" {
 			continue
 		}
@@ -89,12 +94,12 @@ func memoryMap(a *attacker) (string, error) {
 		return "", errors.New("/proc/iomem has no RAM: are you root?")
 	}
 	// The I/O APIC is in neither map. Reads of 8 bytes there stop the emulator.
-	ranges = append(append(ranges, a.vtl1, span{0xfec00000, 0xfec00fff}), parseE820(a.booted)...)
-	a.holes = gaps(ranges, 1<<32)
+	taken = append(append(taken, a.vtl1, span{0xfec00000, 0xfec00fff}), parseE820(a.booted)...)
+	a.holes = gaps(taken, 1<<32)
 	// Every processor has 36 bits of physical addresses, and no machine that this
 	// runs on has memory so high.
 	a.holes = append(a.holes, span{1 << 32, 1<<32 + 1<<30 - 1}, span{1<<36 - 1<<30, 1<<36 - 1})
-	for _, r := range ranges {
+	for _, r := range taken {
 		for _, h := range a.holes[len(a.holes)-2:] {
 			if r.overlaps(h) {
 				return "", fmt.Errorf("there is something at %v: this program takes no such machine", r)
@@ -808,21 +813,124 @@ func vmxInstructions(a *attacker) (string, error) {
 	})
 }
 
-// pci: there is no bus whose devices could write to memory: no host bridge.
+// pciFunctions are all that PCI has: emulated, and with nothing by which they could write to
+// memory.
+var pciFunctions = []struct {
+	function  uint64 // bits 23:8 of CONFIG_ADDRESS
+	id, class uint64
+}{
+	{0, 0x12378086, 0x060000},        // 00:00.0, host bridge
+	{1 << 3, 0x70008086, 0x060100},   // 00:01.0, ISA bridge
+	{1<<3 | 3, 0x71138086, 0x068000}, // 00:01.3, power management
+}
+
+// pciAttacks are made on every function, be it there or not.
+var pciAttacks = []struct {
+	what       string
+	register   uint64
+	clear, set uint64
+}{
+	{"bus mastering", 0x04, 0, 7},
+	{"a base address", 0x10, 0, 0xe0000000},
+	{"SMRAM", 0x70, 0x10 << 16, 0x48 << 16}, // of the host bridge: D_LCK; D_OPEN, G_SMRAME
+	{"RAM under the firmware", 0x58, 0, 0x30 << 8},
+	{"write access to the firmware", 0x4c, 0, 4 << 16}, // of the ISA bridge
+	{"ports", 0x40, 0xffff, 0xc001},                    // of power management
+}
+
+const (
+	configAddress = 0xcf8
+	configData    = 0xcfc
+	smmHandler    = 0xa8000 // where code is for system-management mode, if its memory is open
+)
+
+// pci: no device of the machine can be reached that could write to memory, nor its bridges.
 func pci(a *attacker) (string, error) {
-	return each([]uint64{0, 8, 15, 0x10000}, func(function uint64) (string, error) {
-		if err := a.do(&request{what: doOut, a: 0xcf8, b: 4, c: 1<<31 | function<<8}); err != nil {
+	below := &request{what: doRead, a: smmHandler}
+	if err := a.do(below); err != nil {
+		return "", err
+	}
+	functions := []uint64{1 << 8, 2 << 8, 0xff << 8} // of other buses
+	for f := range uint64(1 << 8) {
+		functions = append(functions, f)
+	}
+	how, err := each(functions, a.pciFunction)
+	if err != nil {
+		return "", err
+	}
+	after := &request{what: doRead, a: smmHandler}
+	if err := a.do(after); err != nil {
+		return "", err
+	}
+	if below.vector != after.vector || below.c != after.c {
+		return "", fmt.Errorf("the memory of system-management mode is open: %#x reads %#x, and %#x before", smmHandler, after.c, below.c)
+	}
+	return how, nil
+}
+
+// pciFunction attacks a function.
+func (a *attacker) pciFunction(function uint64) (string, error) {
+	name := fmt.Sprintf("PCI function %02x:%02x.%x", function>>8, function>>3&0x1f, function&7)
+	const absent = 1<<32 - 1
+	id, class, bars, way := uint64(absent), uint64(absent>>8), uint64(absent), nothing
+	for _, f := range pciFunctions {
+		if f.function == function {
+			id, class, bars, way = f.id, f.class, 0, "emulated, and unchanged"
+		}
+	}
+	for _, register := range []uint64{0, 8, 0x10, 0x14, 0x18, 0x1c, 0x20, 0x24, 0x30} {
+		v, err := a.configRead(function, register)
+		want := bars
+		switch register {
+		case 0:
+			want = id
+		case 8:
+			v, want = v>>8, class
+		}
+		switch {
+		case err != nil:
+			return "", err
+		case v != want:
+			return "", fmt.Errorf("%s: register %#x reads %#x, not %#x", name, register, v, want)
+		}
+	}
+	for _, t := range pciAttacks {
+		before, err := a.configRead(function, t.register)
+		if err != nil {
 			return "", err
 		}
-		r := &request{what: doIn, a: 0xcfc, b: 4}
-		if err := a.do(r); err != nil {
+		v := before&^t.clear | t.set
+		if before == absent {
+			v = t.set // all bits are set, so far
+		}
+		if err := a.configWrite(v); err != nil {
 			return "", err
 		}
-		if r.c != 1<<32-1 {
-			return "", fmt.Errorf("PCI has the function %#x: it reads %#x", function, r.c)
+		after, err := a.configRead(function, t.register)
+		switch {
+		case err != nil:
+			return "", err
+		case after != before:
+			return "", errors.Join(fmt.Errorf("%s: an attack on %s changed register %#x from %#x to %#x", name, t.what, t.register, before, after),
+				a.configWrite(before))
 		}
-		return nothing, nil
-	})
+	}
+	return way, nil
+}
+
+// configRead reads a register of PCI configuration.
+func (a *attacker) configRead(function, register uint64) (uint64, error) {
+	if err := a.do(&request{what: doOut, a: configAddress, b: 4, c: 1<<31 | function<<8 | register}); err != nil {
+		return 0, err
+	}
+	r := &request{what: doIn, a: configData, b: 4}
+	err := a.do(r)
+	return r.c, err
+}
+
+// configWrite writes the register that was read last.
+func (a *attacker) configWrite(v uint64) error {
+	return a.do(&request{what: doOut, a: configData, b: 4, c: v})
 }
 
 // hostPorts: the ports by which Bochs talks with the hypervisor, the DMA controllers, and the
