@@ -13,7 +13,7 @@ type hot struct {
 	table *Table
 	base  uint64 // guest-physical address >> 21
 
-	attr Entry // found right, and with entryUsed
+	attr Entry // found right, as 0 is
 }
 
 // noTable is the root table of views that are closed.
@@ -58,7 +58,7 @@ func (v *View) Map(gpa, size, hpa uint64, attr Entry) (Invalidation, error) {
 // isPage reports whether one page of 4 KiB is to be mapped with attributes that are known to be
 // right.
 func (s *Space) isPage(gpa, size, hpa uint64, attr Entry) bool {
-	return size == pageSize && attr|entryUsed == s.hot.attr && (gpa|hpa)&(pageSize-1) == 0 && hpa < s.hostLimit
+	return size == pageSize && attr == s.hot.attr && (gpa|hpa)&(pageSize-1) == 0 && hpa < s.hostLimit
 }
 
 // mapIn maps a page with those attributes, if its entry in a table is not in use.
@@ -68,7 +68,7 @@ func (s *Space) mapIn(t *Table, gpa, hpa uint64) bool {
 	if e&entryUsed != 0 {
 		return false
 	}
-	store(p, Entry(hpa)|s.hot.attr|e&entryCount)
+	store(p, Entry(hpa)|s.hot.attr|entryUsed|e&entryCount)
 	return true
 }
 
@@ -94,7 +94,7 @@ func (v *View) mapAny(gpa, size, hpa uint64, attr Entry) (Invalidation, error) {
 // warm remembers the attributes with which a page was mapped, and the table.
 func (v *View) warm(gpa uint64, attr Entry) {
 	s := v.space
-	s.hot.attr = attr | entryUsed
+	s.hot.attr = attr
 	t := v.top
 	for l := s.mode.TopLevel(); l > PTE; l-- {
 		e := load(&t[l.Index(gpa)])

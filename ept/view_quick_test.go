@@ -61,6 +61,17 @@ func checkQuick(t *rapid.T) {
 		// The guest's memory may be where the tables are.
 		hpa := rapid.SampledFrom([]uint64{phys, 1 << 30}).Draw(t, "HPA") + gpa&(4<<20-1)
 		attr := rapid.SampledFrom(attrs).Draw(t, "attributes")
+		// Or what is wrong in one thing.
+		switch rapid.IntRange(0, 15).Draw(t, "wrong") {
+		case 0:
+			gpa ^= rapid.SampledFrom([]uint64{1, 0x800, 1 << 47, 1 << 52, 1 << 63}).Draw(t, "GPA")
+		case 1:
+			hpa ^= rapid.SampledFrom([]uint64{1, 0x800, 1 << 47, 1 << 52, 1 << 63}).Draw(t, "HPA")
+		case 2:
+			size ^= rapid.SampledFrom([]uint64{1, 1 << 12, 1 << 63}).Draw(t, "size")
+		case 3:
+			attr ^= 1 << rapid.SampledFrom([]int{4, 7, 12, 55, 56, 57}).Draw(t, "attribute")
+		}
 		set, clear := rights.Draw(t, "set"), rights.Draw(t, "clear")
 		switch rapid.SampledFrom([]int{0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6}).Draw(t, "operation") {
 		case 0:
@@ -100,3 +111,17 @@ func checkQuick(t *rapid.T) {
 func TestQuickIsSlow(t *testing.T) { ring0test.CheckOnHost(t, checkQuick) }
 
 func FuzzQuickIsSlow(f *testing.F) { f.Fuzz(rapid.MakeFuzz(checkQuick)) }
+
+// Attributes that are like those of the page before, but for a bit that is none, are refused.
+func TestMapWrongAfterRight(t *testing.T) {
+	s, _ := newSpace(t, 20, ept.Config{})
+	v := s.View(0)
+	const attr = ept.All | ept.Entry(ept.WB)<<3
+	for page, bit := range []int{7, 12, 52, 53, 54, 55, 56} {
+		gpa := uint64(page) * 2 * size4K
+		require.NoError(t, second(v.Map(gpa, size4K, 0, attr)))
+		require.ErrorIs(t, second(v.Map(gpa+size4K, size4K, 0, attr|1<<bit)), ept.ErrAttributes)
+		_, _, ok := v.Lookup(gpa + size4K)
+		require.False(t, ok)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/internal/require"
 	"github.com/govtx/vtx/internal/ring0test"
+	"github.com/govtx/vtx/ring0"
 	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vmexit"
 )
@@ -328,6 +329,23 @@ func TestHandlersAreTotal(t *testing.T) {
 			require.NotEmpty(t, d.Err().Error())
 		}
 	})
+}
+
+// TestHostNMI: the host takes an NMI that nobody else does, where it can.
+func TestHostNMI(t *testing.T) {
+	d := newDouble(t).long()
+	d.exit(vmexit.ExceptionOrNMI, 0, 0)
+	d.image.Set(vmcs.ExitInterruptionInformation, uint64(vmcs.InjectNMI().Info))
+	config := d.config()
+	config.NMI = nil
+	o := vmexit.Defaults(config).Build().Dispatch(d.Exit)
+	if ring0.Active() {
+		require.NoError(t, d.Err())
+		require.Equal(t, vmexit.Hold, o)
+		return
+	}
+	require.Equal(t, vmexit.Stop, o)
+	require.ErrorIs(t, d.Err(), vmexit.ErrNMI)
 }
 
 // TestRaise: what becomes of an exception.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/internal/vmtest"
 	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vmexit"
@@ -661,7 +662,7 @@ func TestHandlersLikeProcessor(t *testing.T) {
 			gens = append(gens, programs(k, names))
 		}
 	}
-	rapid.Check(t, func(t *rapid.T) {
+	ring0test.Check(t, func(t *rapid.T) {
 		for range 3 {
 			n := rapid.IntRange(0, len(contests)-1).Draw(t, "kind")
 			masks := rapid.SampledFrom([][2]uint64{
@@ -674,7 +675,7 @@ func TestHandlersLikeProcessor(t *testing.T) {
 		vmexit.ExceptionOrNMI, vmexit.CRAccess, vmexit.MOVDR, vmexit.IOInstruction, vmexit.RDMSR, vmexit.WRMSR, vmexit.GDTRIDTRAccess,
 		vmexit.LDTRTRAccess, vmexit.INVLPG, vmexit.PAUSE, vmexit.MONITOR, vmexit.VMCALL,
 	} {
-		require.NotZero(t, exits.Count(b), "no program had an exit for %v", b)
+		require.True(t, exits.Count(b) > 0 || !ring0test.Whole(), "no program had an exit for %v", b)
 	}
 	t.Logf("%d exits handled", exits.Total())
 }

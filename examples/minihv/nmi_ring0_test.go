@@ -80,6 +80,19 @@ func TestNMIAtOnce(t *testing.T) {
 				_ = m.with(&m.processors[0].levels[1], func() error { m.sendNMI(); return nil })
 			})
 		}},
+		{"while no VMCS is the current one", cpuid, nil, func(m *vm) {
+			m.hook(vmexit.CPUID, false, func(x *vmexit.Exit) {
+				p := processorOf(x)
+				if s := asm.VMCLEAR(p.current.region.Phys()); s != asm.Succeed {
+					x.Fail(vmcs.StatusError(s))
+				}
+				m.sendNMI()
+				p.current.Guest.Reset()
+				if err := p.reload(); err != nil {
+					x.Fail(err)
+				}
+			})
+		}},
 		{"while an exit of VTL1 is handled", vtlCall, code(cpuid, vtlReturn), func(m *vm) {
 			m.hook(vmexit.CPUID, false, func(*vmexit.Exit) { m.sendNMI() })
 		}},

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"sync/atomic"
 	"testing"
 
@@ -49,6 +50,22 @@ var share = flag.Int("ring0.share", 1, "draw one in `N` of what is compared with
 // Share returns how many of n draws to make, which is all of them unless the flag
 // -ring0.share says that another boot makes those.
 func Share(n int) int { return max(1, n/max(1, *share)) }
+
+// Check is rapid.Check with its Share of draws.
+func Check(t *testing.T, property func(*rapid.T)) {
+	t.Helper()
+	f := flag.Lookup("rapid.checks")
+	all := f.Value.String()
+	n, err := strconv.Atoi(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Value.Set(all) })
+	if err := f.Value.Set(strconv.Itoa(Share(n))); err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, property)
+}
 
 // Whole reports whether Share leaves all draws, so that what is rare among them can be
 // expected to come up.

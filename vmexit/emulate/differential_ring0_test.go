@@ -11,6 +11,7 @@ import (
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/internal/vmtest"
 	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vmexit/emulate"
@@ -292,7 +293,7 @@ func TestSameAsTheProcessor(t *testing.T) {
 	}
 	before := make([]byte, vmtest.MemorySize)
 	count := map[string]int{}
-	rapid.Check(t, func(t *rapid.T) {
+	ring0test.Check(t, func(t *rapid.T) {
 		for _, r := range rigs {
 			r.check(t, before, count)
 		}
@@ -300,7 +301,7 @@ func TestSameAsTheProcessor(t *testing.T) {
 	t.Log(count)
 	require.Greater(t, count["advance"], count["#PF"])
 	for _, v := range []string{"#PF", "#GP", "#AC", "#UD"} {
-		require.Greater(t, count[v], 0, v)
+		require.True(t, count[v] > 0 || !ring0test.Whole(), v)
 	}
 }
 
@@ -337,6 +338,11 @@ func (r *rig) check(t *rapid.T, before []byte, count map[string]int) {
 	s := emulate.State{Regs: &regs}
 	r.Set(vmcs.GuestRSP, regs[asm.RSP])
 	require.NoError(t, s.Read(vmcs.Current{}))
+	same := emulate.State{Regs: new([16]uint64)}
+	require.NoError(t, same.Read(struct{ vmcs.Reader }{vmcs.Current{}})) // by no way of its own
+	require.Equal(t, same.Regs[asm.RSP], regs[asm.RSP])
+	same.Regs = &regs
+	require.Equal(t, same, s)
 	s.RIP = rip
 
 	want, ok := r.native(&d, rip)

@@ -113,16 +113,20 @@ type walked struct {
 	basis
 	linear, gpa uint64 // without what is behind the page's number
 	steps       [5]step
-	n, size     uint8
+	n           uint8
 }
 
-// A basis is what, beside entries, decides on a fetch.
+// A basis is what, beside entries, decides on a fetch with 4-level or 5-level paging.
 type basis struct {
 	cr0, cr3, cr4, efer uint64
 	user                bool
+	width               uint8
+	noGigabytePages     bool
 }
 
-func (s *State) basis() basis { return basis{s.CR0, s.CR3, s.CR4, s.EFER, s.CPL() == 3} }
+func (w *Walker) basis(s *State) basis {
+	return basis{s.CR0, s.CR3, s.CR4, s.EFER, s.CPL() == 3, w.PhysicalAddressBits, w.NoGigabytePages}
+}
 
 // again returns what the last walk of a fetch came to, if it would again. Code is mostly where
 // it was before: to read the entries takes a fifth of what a walk does.
@@ -133,14 +137,7 @@ func (w *Walker) again(b *basis, linear uint64) (gpa uint64, ok bool) {
 	}
 	for i := range l.steps[:l.n] {
 		at := &l.steps[i]
-		if err := w.Memory.ReadPhysical(at.address, w.entry[:l.size]); err != nil {
-			return 0, false
-		}
-		v := binary.LittleEndian.Uint64(w.entry[:])
-		if l.size == 4 {
-			v = uint64(uint32(v))
-		}
-		if v != at.value {
+		if err := w.Memory.ReadPhysical(at.address, w.entry[:]); err != nil || binary.LittleEndian.Uint64(w.entry[:]) != at.value {
 			return 0, false
 		}
 	}
@@ -276,7 +273,7 @@ func (w *Walker) Translate(s *State, linear uint64, a Access) (gpa uint64, err e
 		return uint64(uint32(linear)), nil
 	}
 	if a == Fetch && p >= paging4 {
-		b := s.basis()
+		b := w.basis(s)
 		if gpa, ok := w.again(&b, linear); ok {
 			return gpa, nil
 		}
@@ -350,7 +347,7 @@ func (w *Walker) walk(s *State, p paging, linear uint64, a Access) (uint64, erro
 			for i := range steps[:n] {
 				steps[i].value |= entryA // one without is to be walked and marked
 			}
-			w.last = walked{s.basis(), linear >> 12, gpa &^ pageMask, steps, uint8(n), uint8(f.size)}
+			w.last = walked{w.basis(s), linear >> 12, gpa &^ pageMask, steps, uint8(n)}
 		}
 		return gpa, nil
 	}

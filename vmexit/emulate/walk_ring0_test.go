@@ -10,6 +10,7 @@ import (
 
 	"github.com/govtx/vtx/asm"
 	"github.com/govtx/vtx/internal/require"
+	"github.com/govtx/vtx/internal/ring0test"
 	"github.com/govtx/vtx/internal/vmtest"
 	"github.com/govtx/vtx/vmcs"
 	"github.com/govtx/vtx/vmexit/emulate"
@@ -38,14 +39,14 @@ func TestWalksLikeTheProcessor(t *testing.T) {
 	}
 	count := map[string]int{}
 	before := make([]byte, vmtest.MemorySize)
-	rapid.Check(t, func(t *rapid.T) {
+	ring0test.Check(t, func(t *rapid.T) {
 		for _, r := range rigs {
 			r.checkWalk(t, before, count)
 		}
 	})
 	t.Log(count)
 	for _, what := range []string{"#PF", "#PF, reserved", "table", "page", "large page"} {
-		require.Greater(t, count[what], 0, what)
+		require.True(t, count[what] > 0 || !ring0test.Whole(), what)
 	}
 }
 
@@ -101,6 +102,7 @@ func (r *rig) checkWalk(t *rapid.T, before []byte, count map[string]int) {
 			count["table"]++
 		} else {
 			require.NoError(t, err)
+			require.Equal(t, linear, r.Get(vmcs.GuestLinearAddress)) // Operand goes by it
 			count["page"]++
 			if gpa>>12 != r.leaf(linear)>>12 {
 				count["large page"]++

@@ -356,3 +356,33 @@ func TestFetchFollows(t *testing.T) {
 		require.Equal(t, name == "no paging", err == nil, name)
 	}
 }
+
+// Nor does it hold for another guest processor.
+func TestFetchFollowsProcessor(t *testing.T) {
+	for name, c := range map[string]struct {
+		entries []entry
+		change  func(*emulate.Walker)
+	}{
+		"narrower addresses": {
+			[]entry{{0x1000, 0x2000 | all}, {0x2000, 0x3000 | all}, {0x3000 + 8*6, 0x4000 | all}, {0x4000, 1<<39 | all}},
+			func(w *emulate.Walker) { w.PhysicalAddressBits = 39 },
+		},
+		"no 1-GByte pages": {
+			[]entry{{0x1000, 0x2000 | all}, {0x2000, entPS | all}},
+			func(w *emulate.Walker) { w.NoGigabytePages = true },
+		},
+	} {
+		w, s, _ := walker(mode4, c.entries)
+		w.PhysicalAddressBits = 40
+		const linear = 6 << 21
+		for range 2 {
+			_, err := w.Translate(s, linear, emulate.Fetch)
+			require.NoError(t, err, name)
+		}
+		c.change(w)
+		_, err := w.Translate(s, linear, emulate.Fetch)
+		var x *emulate.Exception
+		require.ErrorAs(t, err, &x, name)
+		require.Equal(t, vmcs.VectorPF, x.Event.Info.Vector())
+	}
+}
