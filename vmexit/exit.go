@@ -262,11 +262,19 @@ func (x *Exit) Interrupt(v vmcs.Vector) bool {
 	return true
 }
 
-// NMI injects a non-maskable interrupt, if the guest can take one now.
+// NMI injects a non-maskable interrupt, if the guest can take one now. STI blocks NMIs
+// on some processors only (SDM Vol. 2B, STI): if an NMI window opens with that
+// blocking, it does not here, and is taken away, for injection may demand it (SDM Vol.
+// 3C 27.3.1.5) and ends it anyway (27.7.1).
 func (x *Exit) NMI() bool {
-	if x.Guest.Interruptibility&(vmcs.BlockingBySTI|vmcs.BlockingByMOVSS|vmcs.BlockingByNMI) != 0 || x.Injecting() {
+	state := x.Guest.Interruptibility
+	if x.Reason().Basic() == NMIWindow {
+		state &^= vmcs.BlockingBySTI
+	}
+	if state&(vmcs.BlockingBySTI|vmcs.BlockingByMOVSS|vmcs.BlockingByNMI) != 0 || x.Injecting() {
 		return false
 	}
+	x.setInterruptibility(state)
 	x.Inject(vmcs.EventInfo(vmcs.EventNMI, vmcs.VectorNMI), 0, 0)
 	return true
 }

@@ -582,6 +582,42 @@ func TestEvents(t *testing.T) {
 	require.Equal(t, uint32(nmi), d.Guest.Interruptibility)
 }
 
+// TestNMIInjection: what blocks NMIs. The window opens with blocking by STI where that
+// is not among it.
+func TestNMIInjection(t *testing.T) {
+	const sti, movSS, nmi = vmcs.BlockingBySTI, vmcs.BlockingByMOVSS, vmcs.BlockingByNMI
+	for _, tt := range []struct {
+		reason          vmexit.Basic
+		before, pending uint32
+		ok              bool
+		after           uint32
+	}{
+		{vmexit.PreemptionTimer, 0, 0, true, 0},
+		{vmexit.PreemptionTimer, sti, 0, false, sti},
+		{vmexit.PreemptionTimer, movSS, 0, false, movSS},
+		{vmexit.PreemptionTimer, nmi, 0, false, nmi},
+		{vmexit.PreemptionTimer, 0, 0x80000030, false, 0},
+		{vmexit.NMIWindow, 0, 0, true, 0},
+		{vmexit.NMIWindow, sti, 0, true, 0},
+		{vmexit.NMIWindow, sti, 0x80000030, false, sti},
+		{vmexit.NMIWindow, sti | nmi, 0, false, sti | nmi},
+		{vmexit.NMIWindow, movSS, 0, false, movSS},
+	} {
+		d := newDouble(t).long()
+		d.exit(tt.reason, 0, 0)
+		d.Guest.Interruptibility = tt.before
+		d.image.Set(vmcs.GuestInterruptibilityState, uint64(tt.before))
+		d.image.Set(vmcs.EntryInterruptionInformation, uint64(tt.pending))
+		require.Equal(t, tt.ok, d.NMI(), "%+v", tt)
+		require.Equal(t, tt.after, d.Guest.Interruptibility, "%+v", tt)
+		state, _ := d.image.Get(vmcs.GuestInterruptibilityState)
+		require.Equal(t, uint64(tt.after), state, "%+v", tt)
+		if tt.ok {
+			require.Equal(t, vmcs.InjectNMI(), d.injected(), "%+v", tt)
+		}
+	}
+}
+
 // TestEntryFailureExplains: the error of a failed VM entry names the rule.
 func TestEntryFailureExplains(t *testing.T) {
 	d := newDouble(t).long()
