@@ -169,9 +169,11 @@ func (l *linux) run() (err error) {
 		return err
 	}
 	defer m.free()
-	count := newCounter()
+	count, refused := newCounter(), new(refusals)
 	m.builder.Handle(vmexit.PreemptionTimer, l.tick).Over(vmexit.ExceptionOrNMI, l.watchExceptions)
-	m.watch(count.layer)
+	m.watch(func(b vmexit.Basic, below vmexit.Handler) vmexit.Handler {
+		return refused.layer(b, count.layer(b, below))
+	})
 	first := m.processors[0].current
 	if l.secure != "" {
 		first.Regs[asm.R12] = lowInput
@@ -185,6 +187,7 @@ func (l *linux) run() (err error) {
 	err = m.run()
 	nmiStrikes = false
 	count.print(os.Stdout)
+	refused.print(os.Stdout)
 	if err = l.outcome(err, &pc.end); err == nil {
 		fmt.Println("guest      turned off")
 		return nil
@@ -206,9 +209,12 @@ func (l *linux) run() (err error) {
 }
 
 // outcome is what the end of a run comes to. It is good if the guest has turned its machine off,
-// and VTL1's program, if there was one, has ended before, with status 0.
+// and VTL1's program, if there was one, has ended before, with status 0. Where the end is that
+// a text was shown, VTL1's program need not have ended, but must not have ended badly.
 func (l *linux) outcome(err error, end *secureEnd) error {
 	switch {
+	case errors.Is(err, errShown) && end.ended && end.status != 0:
+		return end
 	case !errors.Is(err, errPowerOff):
 		return err
 	case l.until != "":

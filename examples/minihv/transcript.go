@@ -122,16 +122,7 @@ func (p *processor) describe(x *vmexit.Exit, b vmexit.Basic) string {
 	case vmexit.VMCALL:
 		return p.describeCall(r)
 	case vmexit.EPTViolation:
-		q := vmexit.EPTViolationQualification(x.Qualification())
-		how := "read"
-		switch {
-		case q.PageWalk():
-			how = "page walk"
-		case q.Fetch():
-			how = "fetch"
-		case q.Write():
-			how = "write"
-		}
+		how := accesses[accessOf(vmexit.EPTViolationQualification(x.Qualification()))]
 		return fmt.Sprintf("%s at %#x", how, x.PhysicalAddress())
 	case vmexit.CRAccess:
 		q := vmexit.CRAccessQualification(x.Qualification())
@@ -146,21 +137,45 @@ func (p *processor) describe(x *vmexit.Exit, b vmexit.Basic) string {
 	return "the guest's processor has no such thing"
 }
 
+// accesses are the kinds of accesses to memory.
+var accesses = [...]string{"read", "write", "fetch", "page walk"}
+
+// accessOf returns which one has caused an EPT violation: an index in accesses.
+func accessOf(q vmexit.EPTViolationQualification) uint8 {
+	switch {
+	case q.PageWalk():
+		return 3
+	case q.Fetch():
+		return 2
+	case q.Write():
+		return 1
+	}
+	return 0
+}
+
 func nameMSR(msr uint32) string {
+	if name := msrName(msr); name != "" {
+		return name
+	}
+	return fmt.Sprintf("MSR %#x", msr)
+}
+
+// msrName returns the name of an MSR, if the library has one, or this program.
+func msrName(msr uint32) string {
 	if m := hypercall.MSR(msr); m.Known() {
 		return m.String()
 	}
-	switch msr {
-	case vmcs.MSRFeatureControl:
-		return "IA32_FEATURE_CONTROL"
-	case vmcs.MSRVMXBasic:
-		return "IA32_VMX_BASIC"
-	case msrEFER:
-		return "IA32_EFER"
-	case msrSysenterEIP:
-		return "IA32_SYSENTER_EIP"
+	if name := vmcs.MSRName(msr); strings.HasPrefix(name, "IA32_") {
+		return name
 	}
-	return fmt.Sprintf("MSR %#x", msr)
+	return msrNames[msr]
+}
+
+var msrNames = map[uint32]string{
+	msrAPICBase: "IA32_APIC_BASE", msrTSC: "IA32_TIME_STAMP_COUNTER", msrMiscEnable: "IA32_MISC_ENABLE", msrPAT: "IA32_PAT",
+	msrSysenterCS: "IA32_SYSENTER_CS", msrSysenterESP: "IA32_SYSENTER_ESP", msrSysenterEIP: "IA32_SYSENTER_EIP",
+	msrEFER: "IA32_EFER", msrSTAR: "IA32_STAR", msrLSTAR: "IA32_LSTAR", msrCSTAR: "IA32_CSTAR", msrFMASK: "IA32_FMASK",
+	msrFSBase: "IA32_FS_BASE", msrGSBase: "IA32_GS_BASE", msrKernelGSBase: "IA32_KERNEL_GS_BASE", msrTSCAux: "IA32_TSC_AUX",
 }
 
 // describeCall tells what a hypercall is to do, as far as the caller may say it.
