@@ -194,7 +194,7 @@ func (v *View) Unmap(gpa, size uint64) (Invalidation, error) {
 func (v *View) Protect(gpa, size uint64, set, clear Entry) (Invalidation, error) {
 	s := v.space
 	// The usual case: one page of 4 KiB, whose tables this view alone uses, and which mask no
-	// rights. Entries that reference no table are found at the end: they lead out of the
+	// rights. The walk is that of owned, which costs 17 instructions more when it is called. Entries that reference no table are found at the end: they lead out of the
 	// window, or to entries that do not matter then.
 	if (size^pageSize)|gpa&(pageSize-1)|uint64((set|clear)&^All) == 0 && gpa < v.reach {
 		const want = entryUsed | All

@@ -96,6 +96,18 @@ func (m *vm) hide(t *testing.T, gpa uint64) {
 	p.carryOut(&p.exit)
 }
 
+// guardTimer has VTL1, which has stopped, be told when VTL0 reads a port of the 8254.
+func (m *vm) guardTimer(t *testing.T) {
+	t.Helper()
+	p := &m.processors[0]
+	p.effects.Reset()
+	require.Equal(t, hypercall.StatusSuccess, m.partition.InstallIntercept(0, &hypercall.InstallInterceptInput{
+		PartitionID: hypercall.PartitionSelf, AccessMask: hypercall.InterceptAccessRead,
+		Type: hypercall.InterceptIoPortRange, Parameters: hypercall.IoPortParameters(0x40, 0x43),
+	}, &p.effects))
+	p.carryOut(&p.exit)
+}
+
 // message returns what is in the slot of SINT0 of VTL1, and empties it.
 func (m *vm) message() (kind hypercall.MessageType, gpa uint64) {
 	b := m.processors[0].levels[1].message.Bytes()
@@ -165,16 +177,10 @@ func TestGuardedPorts(t *testing.T) {
 			return below(x)
 		}
 	})
-	p := &m.processors[0]
 	m.stopped(t)
 	m.stopped(t) // VTL0 has read both
 	require.Zero(t, exits[0x61]+exits[0x40])
-	p.effects.Reset()
-	require.Equal(t, hypercall.StatusSuccess, m.partition.InstallIntercept(0, &hypercall.InstallInterceptInput{
-		PartitionID: hypercall.PartitionSelf, AccessMask: hypercall.InterceptAccessRead,
-		Type: hypercall.InterceptIoPortRange, Parameters: hypercall.IoPortParameters(0x40, 0x43),
-	}, &p.effects))
-	p.carryOut(&p.exit)
+	m.guardTimer(t)
 	m.stopped(t)
 	require.Equal(t, 1, exits[0x40])
 	require.Zero(t, exits[0x61])

@@ -73,12 +73,7 @@ func TestSecureEnd(t *testing.T) {
 			m.pc.secureIO = m.pc.secure.Handler()
 			m.stopped(t)
 			m.hide(t, pcHidden)
-			p.effects.Reset()
-			require.Equal(t, hypercall.StatusSuccess, m.partition.InstallIntercept(0, &hypercall.InstallInterceptInput{
-				PartitionID: hypercall.PartitionSelf, AccessMask: hypercall.InterceptAccessRead,
-				Type: hypercall.InterceptIoPortRange, Parameters: hypercall.IoPortParameters(0x40, 0x43),
-			}, &p.effects))
-			p.carryOut(&p.exit)
+			m.guardTimer(t)
 			p.effects.Reset()
 			for name, v := range map[hypercall.Register]uint64{
 				hypercall.RegisterCRInterceptControl: uint64(hypercall.CrInterceptCr4Write), hypercall.RegisterCRInterceptCR4Mask: asm.CR4TSD,
