@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"unsafe"
 
 	"github.com/govtx/vtx/asm"
@@ -289,33 +288,12 @@ func (p *processor) emulate(x *vmexit.Exit) vmexit.Outcome {
 	if event, _ := x.Vectoring(); event.Valid() || !q.Translation() || q.Fetch() {
 		return x.Raise(vmcs.VectorGP, 0)
 	}
-	s := &p.state
-	s.Regs = &x.Guest.Regs
-	if err := s.Read(x.VMCS); err != nil {
-		return x.Fail(err)
-	}
-	s.RIP = x.Guest.RIP
 	p.emulator.Operand(x)
-	r, err := p.emulator.Step(s)
+	o, err := p.emulator.Violation(x)
 	if err != nil {
 		return p.refused(x, err)
 	}
-	if err := s.Write(x.VMCS); err != nil {
-		return x.Fail(fmt.Errorf("RSP and RFLAGS of the guest: %w", err))
-	}
-	x.Guest.RFLAGS = s.RFLAGS
-	switch r.Action {
-	case emulate.Advance:
-		x.Guest.InstructionLength = uint32(r.Length)
-		return vmexit.Resume
-	case emulate.Repeat:
-		return vmexit.Hold
-	}
-	event := r.Exception.Event
-	if event.Info.Vector() == vmcs.VectorPF {
-		return x.RaisePageFault(r.Exception.Address, event.ErrorCode)
-	}
-	return x.Raise(event.Info.Vector(), event.ErrorCode)
+	return o
 }
 
 // refused is what becomes of an instruction that cannot be carried out: by other memory, as of an

@@ -49,8 +49,7 @@ type processor struct {
 	posted  hypercall.MessageType // by the last intercept; 0 if there was no room
 
 	emulator emulate.Emulator
-	state    emulate.State // of it
-	readable [16]readable  // by it
+	readable [16]readable // by it
 }
 
 // A level is a trust level of a processor. Its private registers are in its VMCS; those that

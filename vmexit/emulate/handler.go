@@ -28,39 +28,52 @@ func Violations(of Of) vmexit.Handler {
 			return vmexit.Violation(x)
 		}
 		e := of(x)
-		s := &e.state
-		s.Regs = &x.Guest.Regs
-		if err := s.Read(x.VMCS); err != nil {
-			return x.Fail(err)
-		}
-		s.RIP = x.Guest.RIP
 		if _, ok := e.Memory.(TableUpdater); !ok {
 			e.Operand(x)
 		}
-		r, err := e.Step(s)
+		o, err := e.Violation(x)
 		if err != nil {
 			return x.Fail(fmt.Errorf("%w: %w", ErrViolation, err))
 		}
-		if err := s.Write(x.VMCS); err != nil {
-			return x.Fail(err)
-		}
-		x.Guest.RFLAGS = s.RFLAGS
-		switch r.Action {
-		case Advance:
-			x.Guest.InstructionLength = uint32(r.Length)
-			return vmexit.Resume
-		case Repeat:
-			return vmexit.Hold
-		}
-		event := r.Exception.Event
-		if event.Info.Vector() == vmcs.VectorPF {
-			return x.RaisePageFault(r.Exception.Address, event.ErrorCode)
-		}
-		return x.Raise(event.Info.Vector(), event.ErrorCode)
+		return o
 	}
 }
 
-// Operand tells Step, which is to be called next, of the translation that the processor has
+// Violation carries out the instruction whose access has caused an EPT violation, for
+// handlers other than [Violations], which have seen already that it is of such an access.
+// Call Operand before, where it may be called. Violation reads the guest's state, calls
+// Step, and brings back what came of it, an exception too. The error is that of Step; any
+// other has made the run fail.
+func (e *Emulator) Violation(x *vmexit.Exit) (vmexit.Outcome, error) {
+	s := &e.state
+	s.Regs = &x.Guest.Regs
+	if err := s.Read(x.VMCS); err != nil {
+		return x.Fail(err), nil
+	}
+	s.RIP = x.Guest.RIP
+	r, err := e.Step(s)
+	if err != nil {
+		return vmexit.Stop, err
+	}
+	if err := s.Write(x.VMCS); err != nil {
+		return x.Fail(err), nil
+	}
+	x.Guest.RFLAGS = s.RFLAGS
+	switch r.Action {
+	case Advance:
+		x.Guest.InstructionLength = uint32(r.Length)
+		return vmexit.Resume, nil
+	case Repeat:
+		return vmexit.Hold, nil
+	}
+	event := r.Exception.Event
+	if event.Info.Vector() == vmcs.VectorPF {
+		return x.RaisePageFault(r.Exception.Address, event.ErrorCode), nil
+	}
+	return x.Raise(event.Info.Vector(), event.ErrorCode), nil
+}
+
+// Operand tells Step or Violation, which is to be called next, of the translation that the processor has
 // made before an EPT violation: of the operand whose access has caused it. Step does not walk
 // for accesses of that kind to that page, nor does it set flags of the entries that map it: leave
 // the call out where Memory is a TableUpdater. For other EPT violations, of page walks
